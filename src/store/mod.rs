@@ -1,0 +1,652 @@
+//! The store: jobs, their history and their leases as rows. The only room that names sqlx.
+//!
+//! `enum Store` and not a trait: the set of databases is closed, and a reader can follow every call. One method is one
+//! operation; its doc says what is true when it returns. Every write of a worker is fenced by `lease_epoch`: a statement that
+//! names an old epoch touches nothing, and the caller is told that its lease is lost.
+//!
+//! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
+
+mod error;
+mod rows;
+mod sqlite;
+mod statements;
+mod url;
+
+pub use error::Error;
+pub use url::DatabaseUrl;
+
+use crate::clock::{Clock, UnixMillis};
+use crate::job::{Enqueued, Failure, Job, JobId, NewJob, Progress, Report, State, Transfer, rfc3339};
+use serde::Serialize;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Which attempt a write belongs to: the job and the epoch of its claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The job.
+    pub job: JobId,
+    /// Its `lease_epoch` as the claim left it.
+    pub epoch: i64,
+}
+
+/// A claimed job: the right to end this attempt. Not `Clone`; [`Store::settle`] consumes it.
+#[must_use = "a claim that is dropped leaves its job running until the sweeper reclaims it"]
+#[derive(Debug)]
+pub struct Claim {
+    /// The row as the claim left it.
+    pub job: Job,
+    /// The canonical destination.
+    pub dest_key: String,
+    /// When the copy was asked for: the order of jobs for one target.
+    pub asked_at: UnixMillis,
+}
+
+impl Claim {
+    /// The fence of this attempt.
+    #[must_use]
+    pub const fn fence(&self) -> Fence {
+        Fence { job: self.job.id, epoch: self.job.lease_epoch }
+    }
+}
+
+/// What a worker asks for.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    /// Who asks.
+    pub worker: Uuid,
+    /// At most so many jobs.
+    pub room: usize,
+    /// Only from this queue.
+    pub queue: Option<String>,
+    /// Only this job.
+    pub only: Option<JobId>,
+    /// How long the leases hold without renewal.
+    pub lease_ttl: Duration,
+}
+
+/// What an attempt has done so far, written with every renewal and with its end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Work {
+    /// None before anything is known.
+    pub progress: Option<Progress>,
+    /// Bytes sent, those of blobs that were started again too.
+    pub bytes_moved: u64,
+}
+
+/// What a renewal found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The lease holds.
+    Yes,
+    /// The lease holds, and somebody wants the job cancelled.
+    CancelRequested,
+    /// Somebody else has the job, or it was ended: drop the work.
+    Lost,
+}
+
+/// Whether the tag may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// The lease was renewed just now.
+    Yes,
+    /// Somebody wants the job cancelled.
+    CancelRequested,
+    /// Somebody else has the job.
+    Lost,
+    /// A newer job for the same target is completed: the tag must not go back.
+    Superseded {
+        /// The newer job.
+        by: JobId,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The destination has it.
+    Completed(Report),
+    /// It failed; with another attempt after a pause, or for good.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// None: no other attempt.
+        retry_in: Option<Duration>,
+    },
+    /// It was called off.
+    Cancelled,
+    /// It is given back unharmed, the attempt refunded.
+    Released {
+        /// For the history: `shutdown`.
+        reason: &'static str,
+    },
+}
+
+/// What settling did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The job is in this state now.
+    Now(State),
+    /// The lease was lost: nothing was written.
+    LeaseLost,
+}
+
+/// An attempt whose end could not be written; the claim is still good.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// To try again with.
+    pub claim: Claim,
+    /// Why.
+    pub error: Error,
+}
+
+/// What there is to do, at one look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Waiting {
+    /// A scheduled job's time has come.
+    pub due: bool,
+    /// A row has references that nobody parsed yet.
+    pub intake: bool,
+    /// A job is pending.
+    pub pending: bool,
+    /// The smallest time of the scheduled jobs.
+    pub next_run_at: Option<UnixMillis>,
+}
+
+/// What an intake step did.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// Rows whose references parse.
+    pub accepted: u64,
+    /// Rows that failed as rejected, with the reason.
+    pub rejected: Vec<(JobId, String)>,
+}
+
+/// Which jobs a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// In this state.
+    pub state: Option<State>,
+    /// Of this batch.
+    pub batch: Option<String>,
+    /// Source pattern: `*` and `?` are wild; without either it matches anywhere.
+    pub source: Option<String>,
+    /// Destination pattern, likewise.
+    pub destination: Option<String>,
+    /// In this queue.
+    pub queue: Option<String>,
+    /// Created at this time or later.
+    pub since: Option<UnixMillis>,
+}
+
+/// Which jobs `cancel` and `retry` mean.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    /// These; all must exist.
+    Ids(Vec<JobId>),
+    /// Those that match by state, batch and queue; the patterns are not used.
+    Filter(JobFilter),
+}
+
+/// One transition or change of a job, as the database recorded it.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobEvent {
+    /// Rises over the whole database.
+    pub seq: i64,
+    /// The job.
+    pub job_id: JobId,
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: UnixMillis,
+    /// None for the first event.
+    pub from_state: Option<String>,
+    /// Equal to `from_state` when something else than the state changed.
+    pub to_state: String,
+    /// The row's epoch after the change.
+    pub lease_epoch: i64,
+    /// The attempt that the event belongs to.
+    pub attempt: i64,
+    /// The worker that had or took the job.
+    pub worker: Option<String>,
+    /// Who did it: `freightliner`, `sweeper`, `cli:USER`, or `sql` for anybody else's statement.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// More, by kind of event.
+    pub detail: Option<serde_json::Value>,
+}
+
+/// Numbers of the whole queue.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Stats {
+    /// Jobs that wait for their time.
+    pub scheduled: u64,
+    /// Jobs that wait for a worker.
+    pub pending: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Jobs that are done.
+    pub completed: u64,
+    /// Jobs that were given up.
+    pub failed: u64,
+    /// Jobs that were called off.
+    pub cancelled: u64,
+    /// How long the oldest pending job could have run already.
+    pub oldest_pending_age_ms: Option<u64>,
+    /// Completed within the last hour.
+    pub completed_last_hour: u64,
+    /// Failed within the last hour.
+    pub failed_last_hour: u64,
+    /// Blob bytes that completed jobs sent within the last hour.
+    pub bytes_last_hour: u64,
+}
+
+/// Facts about the database.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseInfo {
+    /// Without secrets.
+    pub url: String,
+    /// `sqlite`.
+    pub engine: String,
+    /// Of the engine.
+    pub engine_version: String,
+    /// The schema of the database.
+    pub schema_version: i64,
+    /// The newest schema that this program knows.
+    pub newest_known_schema: i64,
+    /// Of the main file, bytes.
+    pub size_bytes: u64,
+    /// Of the write-ahead log, bytes.
+    pub wal_bytes: u64,
+    /// Rows in `jobs`.
+    pub jobs: u64,
+    /// Rows in `job_events`.
+    pub events: u64,
+}
+
+/// Rows of somebody's query.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// Values: null, numbers and strings; a BLOB as a string of hex digits.
+    pub rows: Vec<Vec<serde_json::Value>>,
+    /// There are more rows than the limit.
+    pub truncated: bool,
+}
+
+/// Something that `db check` does not like.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// Which check.
+    pub check: String,
+    /// What it found.
+    pub message: String,
+}
+
+/// A worker process incarnation, and what proves on which machine and folder it lives.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerRow {
+    /// A UUID made at its start.
+    pub id: String,
+    /// Host name, for people.
+    pub host: String,
+    /// Process id, for people.
+    pub pid: i64,
+    /// Of the machine.
+    pub machine_id: String,
+    /// Of the machine's boot.
+    pub boot_id: String,
+    /// Its state folder.
+    pub state_dir: String,
+    /// Device of the state folder.
+    pub state_device: i64,
+    /// Inode of the state folder.
+    pub state_inode: i64,
+    /// Of the program.
+    pub version: String,
+    /// How long its leases hold without renewal, milliseconds.
+    pub lease_ttl_ms: i64,
+    /// When it started.
+    #[serde(serialize_with = "rfc3339")]
+    pub started_at: UnixMillis,
+    /// When it last said that it lives.
+    #[serde(serialize_with = "rfc3339")]
+    pub seen_at: UnixMillis,
+}
+
+/// A running job's lease as the sweeper compares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// Its epoch.
+    pub epoch: i64,
+    /// Raised by each renewal.
+    pub beat: i64,
+    /// Who holds it.
+    pub worker: String,
+}
+
+/// Every statement of the store: its name and its text. `sqlx-data.json` describes each.
+#[must_use]
+pub const fn statements() -> &'static [(&'static str, &'static str)] {
+    statements::ALL
+}
+
+/// An open database. Cheap to clone.
+#[derive(Clone)]
+pub enum Store {
+    /// One file on this machine.
+    Sqlite(sqlite::Sqlite),
+}
+
+/// One method an operation, the same on every database.
+macro_rules! on {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Self::Sqlite($store) => $call,
+        }
+    };
+}
+
+impl Store {
+    /// Opens the database, creates it on first use, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when it belongs to a newer version or another program, is on a network file system, or cannot be
+    /// opened.
+    pub async fn open(url: &DatabaseUrl, clock: Clock) -> Result<Self, Error> {
+        match url {
+            DatabaseUrl::Sqlite(_) => Ok(Self::Sqlite(sqlite::Sqlite::open(url, clock).await?)),
+        }
+    }
+
+    /// Commits what was sent and closes the database, when this is the last clone.
+    pub async fn close(self) {
+        on!(self, store => store.close().await);
+    }
+
+    /// Inserts jobs, all or none. For each: the new row's id, or the id of the job that does it already (an equal one that
+    /// waits, or the one that its idempotency key names) with `created: false`. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::KeyConflict`] when a key is known with other content; it names the fields.
+    pub async fn enqueue(&self, jobs: Vec<NewJob>, actor: &str) -> Result<Vec<Enqueued>, Error> {
+        on!(self, store => store.enqueue(jobs, actor).await)
+    }
+
+    /// The number of the load of a list of jobs with this content hash: one more than the loads that were finished, so that
+    /// an interrupted load goes on under its number and a finished one repeated is a new request.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn load_number(&self, content_hash: &str) -> Result<u64, Error> {
+        on!(self, store => store.load_number(content_hash).await)
+    }
+
+    /// Marks a load as finished. Doing it twice is harmless.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn load_finished(&self, content_hash: &str, number: u64) -> Result<(), Error> {
+        on!(self, store => store.load_finished(content_hash, number).await)
+    }
+
+    /// What there is to do now. Reads only.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn waiting(&self) -> Result<Waiting, Error> {
+        on!(self, store => store.waiting().await)
+    }
+
+    /// Something is pending in a queue that is not paused, is running anywhere, or waits for a retry. Jobs that were asked
+    /// for at a later time do not count.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn busy(&self, queue: Option<&str>) -> Result<bool, Error> {
+        on!(self, store => store.busy(queue).await)
+    }
+
+    /// Makes scheduled jobs pending whose time has come, a bounded number. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn due(&self) -> Result<u64, Error> {
+        on!(self, store => store.due().await)
+    }
+
+    /// Parses rows that were inserted by plain SQL, a bounded number: they can be claimed then, or have failed as rejected.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn intake(&self) -> Result<Intake, Error> {
+        on!(self, store => store.intake().await)
+    }
+
+    /// Takes pending jobs, best first: each is running now, its attempt and epoch are one higher, its lease is this worker's.
+    /// At most one a target, none whose target is being written, none from a paused queue.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; then nothing was claimed. Do not drop this future: what it claimed would be lost until its lease
+    /// runs out.
+    pub async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
+        on!(self, store => store.claim(request).await)
+    }
+
+    /// The lease holds for `ttl` from now, the beat is one higher, and progress is written; or it is lost and nothing is.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; then the lease may have been renewed or not.
+    pub async fn renew(&self, fence: Fence, ttl: Duration, work: Work) -> Result<Held, Error> {
+        on!(self, store => store.renew(fence, ttl, work).await)
+    }
+
+    /// As [`Store::renew`], and says whether the tag may be written: not when a newer job for the target is completed, unless
+    /// an operator asked for this one again.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn confirm(&self, claim: &Claim, ttl: Duration, work: Work) -> Result<Confirmed, Error> {
+        on!(self, store => store.confirm(claim, ttl, work).await)
+    }
+
+    /// Ends the attempt: the one exit from `running` that a worker has. The job's state, its event and its transfers are
+    /// written in one transaction, or the lease was lost and nothing is. A cancel that was asked for wins over a retry and a
+    /// release.
+    ///
+    /// # Errors
+    /// [`Unsettled`] gives the claim back, so that it can be tried again.
+    pub async fn settle(
+        &self,
+        claim: Claim,
+        outcome: &Outcome,
+        work: Work,
+        transfers: &[Transfer],
+    ) -> Result<Settled, Unsettled> {
+        let settled = on!(self, store => store.settle(&claim, outcome.clone(), work, transfers.to_vec()).await);
+        settled.map_err(|error| Unsettled { claim, error })
+    }
+
+    /// Running jobs of this worker that somebody wants cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn cancel_asked(&self, worker: Uuid) -> Result<Vec<Fence>, Error> {
+        on!(self, store => store.cancel_asked(worker).await)
+    }
+
+    /// Registers the path of a temporary file that is about to be created. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the path is registered already.
+    pub async fn temp_register(&self, path: String, worker: Uuid, fence: Fence) -> Result<(), Error> {
+        on!(self, store => store.temp_register(path, worker, fence).await)
+    }
+
+    /// Forgets temporary files that are gone.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn temp_forget(&self, paths: Vec<String>) -> Result<(), Error> {
+        on!(self, store => store.temp_forget(paths).await)
+    }
+
+    /// Registered temporary files of a worker.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn temp_files_of(&self, worker: &str) -> Result<Vec<String>, Error> {
+        on!(self, store => store.temp_files_of(worker).await)
+    }
+
+    /// Workers that have registered temporary files.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn temp_workers(&self) -> Result<Vec<String>, Error> {
+        on!(self, store => store.temp_workers().await)
+    }
+
+    /// A job.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
+        on!(self, store => store.job(id).await)
+    }
+
+    /// Jobs that match, newest first, with ids below `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn jobs(&self, filter: &JobFilter, after: Option<JobId>, limit: u32) -> Result<Vec<Job>, Error> {
+        on!(self, store => store.jobs(filter, after, limit).await)
+    }
+
+    /// The history of a job, oldest first; empty when there is no such job.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn events(&self, id: JobId) -> Result<Vec<JobEvent>, Error> {
+        on!(self, store => store.events(id).await)
+    }
+
+    /// Nothing is claimed from this queue.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn queue_paused(&self, queue: &str) -> Result<bool, Error> {
+        on!(self, store => store.queue_paused(queue).await)
+    }
+
+    /// Numbers of the whole queue.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        on!(self, store => store.stats().await)
+    }
+
+    /// Waiting jobs are cancelled, running ones are asked to stop. Returns how many; finished ones do not count.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] names an id that does not exist; nothing is changed then.
+    pub async fn cancel(&self, which: &Selection, actor: &str) -> Result<u64, Error> {
+        on!(self, store => store.cancel(which, actor).await)
+    }
+
+    /// Finished jobs are pending again, in a new generation; scheduled ones need not wait. Returns how many; pending and
+    /// running ones do not count.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] names an id that does not exist; nothing is changed then.
+    pub async fn retry(&self, which: &Selection, actor: &str) -> Result<u64, Error> {
+        on!(self, store => store.retry(which, actor).await)
+    }
+
+    /// Makes a worker known. Its lock must be held already.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn worker_start(&self, worker: WorkerRow) -> Result<(), Error> {
+        on!(self, store => store.worker_start(worker).await)
+    }
+
+    /// A worker says that it lives.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn worker_seen(&self, worker: Uuid) -> Result<(), Error> {
+        on!(self, store => store.worker_seen(worker).await)
+    }
+
+    /// Removes a worker's row, unless it still has running jobs. True when there was one.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn worker_gone(&self, worker: &str) -> Result<bool, Error> {
+        on!(self, store => store.worker_gone(worker).await)
+    }
+
+    /// All workers, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn workers(&self) -> Result<Vec<WorkerRow>, Error> {
+        on!(self, store => store.workers().await)
+    }
+
+    /// The leases of all running jobs.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn leases(&self) -> Result<Vec<Lease>, Error> {
+        on!(self, store => store.leases().await)
+    }
+
+    /// Takes a job from a worker that is dead or has lost its time: a compare-and-set on epoch and beat. The job is
+    /// scheduled again, failed as poison when it crashed too often without progress, or cancelled when that was asked; its
+    /// epoch is one higher. None when somebody was faster, the holder too.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn reclaim(&self, lease: Lease, poison_limit: i64, message: String) -> Result<Option<State>, Error> {
+        on!(self, store => store.reclaim(lease, poison_limit, message).await)
+    }
+
+    /// Facts about the database.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn info(&self) -> Result<DatabaseInfo, Error> {
+        on!(self, store => store.info().await)
+    }
+
+    /// Checks the file and that rows and history agree; empty when all is well. Read-only.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn check(&self) -> Result<Vec<Finding>, Error> {
+        on!(self, store => store.check().await)
+    }
+
+    /// Runs one read-only statement of somebody's, at most `limit` rows and `deadline` long.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it may write, is wrong, or takes too long.
+    pub async fn query(&self, sql: &str, limit: usize, deadline: Duration) -> Result<Table, Error> {
+        on!(self, store => store.query(sql, limit, deadline).await)
+    }
+
+    /// Returns when any process committed something since this last returned, or after `at_most`; the first call returns at
+    /// once. Noticed within 25 ms. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn changed(&self, at_most: Duration) -> Result<(), Error> {
+        on!(self, store => store.changed(at_most).await)
+    }
+}

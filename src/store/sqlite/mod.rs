@@ -1,0 +1,158 @@
+//! The SQLite half of the store: one writer actor, a small pool of readers, a watch on other processes' commits.
+//!
+//! Several processes on one file are normal. WAL lets readers go on while somebody writes; `synchronous=FULL` makes a commit
+//! survive a power cut. It never opens a file on a network file system, where SQLite's locks do not hold.
+
+mod attempt;
+mod check;
+mod migrate;
+mod operate;
+mod queue;
+mod read;
+mod sql;
+mod watch;
+mod workers;
+mod writer;
+
+use super::{DatabaseUrl, Error};
+use crate::clock::Clock;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Row};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use writer::Writer;
+
+use migrate::NEWEST as NEWEST_SCHEMA;
+
+/// How long SQLite itself waits for a lock before it says BUSY; the writer then tries again.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Readers at a time: the worker's loop, commands, and one spare.
+const READERS: u32 = 4;
+/// The oldest SQLite that is sound: before 3.51.3 a WAL reset could lose a commit.
+const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// An open SQLite database. Cheap to clone.
+#[derive(Clone)]
+pub struct Sqlite {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    writer: Writer,
+    readers: SqlitePool,
+    watch: watch::Watch,
+    clock: Clock,
+    version: String,
+}
+
+impl Sqlite {
+    /// Opens the file, creates it on first use (its folder with mode 0700), and migrates it.
+    pub(super) async fn open(url: &DatabaseUrl, clock: Clock) -> Result<Self, Error> {
+        let DatabaseUrl::Sqlite(path) = url;
+        prepare_folder(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let explain = |error: sqlx::Error| match Error::from(error) {
+            Error::Unusable(message) => Error::Unusable(format!("database {}: {message}", path.display())),
+            other => other,
+        };
+        let mut connection = options.connect().await.map_err(explain)?;
+        let version = sqlite_version(&mut connection).await?;
+        match migrate::migrate(&mut connection, clock.now()).await {
+            Err(Error::Unusable(message)) => {
+                return Err(Error::Unusable(format!("database {}: {message}", path.display())));
+            }
+            other => other?,
+        };
+        let reading = options.clone().read_only(true).create_if_missing(false).pragma("query_only", "ON");
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
+        let writer = Writer::start(connection, options, clock.clone());
+        let watch = watch::Watch::new(reading);
+        Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }) })
+    }
+
+    /// Commits what was sent and closes the file, when this is the last clone.
+    pub(super) async fn close(self) {
+        if let Some(inner) = Arc::into_inner(self.inner) {
+            inner.watch.close().await;
+            inner.readers.close().await;
+            inner.writer.close().await;
+        }
+    }
+}
+
+async fn sqlite_version(connection: &mut SqliteConnection) -> Result<String, Error> {
+    let version: String =
+        sqlx::query("SELECT sqlite_version() AS version").fetch_one(connection).await?.try_get("version")?;
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    if (next(), next(), next()) < OLDEST_SQLITE {
+        let (major, minor, patch) = OLDEST_SQLITE;
+        return Err(Error::Unusable(format!(
+            "this program is linked with SQLite {version}; {major}.{minor}.{patch} or later is needed: build it with the bundled one"
+        )));
+    }
+    Ok(version)
+}
+
+/// Makes the folder of the database and refuses network file systems.
+fn prepare_folder(path: &Path) -> Result<(), Error> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+            Error::Unusable(format!("the folder of the database, {}, cannot be made: {error}", folder.display()))
+        })?;
+    }
+    let facts = rustix::fs::statfs(folder)
+        .map_err(|error| Error::Unusable(format!("the folder of the database, {}: {error}", folder.display())))?;
+    if let Some(name) = network_file_system(facts.f_type) {
+        return Err(Error::Unusable(format!(
+            "the database {} is on a network file system ({name}), where SQLite's locks do not hold: put it on a local disk",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The name of a network file system by the magic number of statfs(2); None for others.
+fn network_file_system(magic: impl TryInto<u64>) -> Option<&'static str> {
+    // Some kernels hand the number out sign-extended from 32 bits.
+    let magic = magic.try_into().ok()? & 0xffff_ffff;
+    match magic {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x5346_414f => Some("AFS"),
+        0x00c3_6400 => Some("Ceph"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x0102_1997 => Some("9P"),
+        0x7461_636f => Some("OCFS2"),
+        0x0116_1970 => Some("GFS2"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_name() {
+        assert_eq!(network_file_system(0x6969_i64), Some("NFS"));
+        assert_eq!(network_file_system(0xff53_4d42_u64), Some("SMB"));
+        assert_eq!(network_file_system(0xef53_i64), None);
+    }
+}

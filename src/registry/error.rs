@@ -1,0 +1,269 @@
+//! What goes wrong at a registry or on the way to it, and how a registry's own words are read.
+//!
+//! One struct rather than an enum: callers branch on the class, and seldom on the status or the registry's code. The
+//! message is complete, one line: what was asked, and why it failed. It never holds a credential, a header, or the query
+//! of a URL, and the words of a registry only cut short and without control characters.
+
+use crate::job::retry::Class;
+use http::StatusCode;
+use std::time::Duration;
+
+/// Most bytes of an error's body that are read: enough for several long messages.
+pub(super) const ERROR_BODY_LIMIT: u64 = 64 * 1024;
+/// Most characters of a registry's message that are repeated: three lines of a terminal.
+const MESSAGE_LIMIT: usize = 300;
+/// Most characters of a registry's error code: the longest known one has 33.
+const CODE_LIMIT: usize = 64;
+
+/// The cause of an error, of whatever kind.
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error of a registry or on the way to it. Display is one line: what was asked (method, host, repository, never
+/// credentials or query secrets), and why it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    message: String,
+    class: Class,
+    status: Option<StatusCode>,
+    code: Option<String>,
+    /// Whoever returns this has tried again already; trying once more around it would multiply requests.
+    exhausted: bool,
+    source: Option<Cause>,
+}
+
+impl Error {
+    /// An error without an answer of the registry behind it.
+    pub(super) fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { message: message.into(), class, status: None, code: None, exhausted: false, source: None }
+    }
+
+    /// A failure that may pass, without a wish of the registry about when.
+    pub(super) fn passing(message: impl Into<String>) -> Self {
+        Self::new(Class::Retry { after: None }, message)
+    }
+
+    /// A failure that repeats until somebody changes something.
+    pub(super) fn refused(message: impl Into<String>) -> Self {
+        Self::new(Class::Refused, message)
+    }
+
+    /// This error with its cause. The cause must not print URLs with their query.
+    pub(super) fn caused_by(mut self, cause: impl Into<Cause>) -> Self {
+        self.source = Some(cause.into());
+        self
+    }
+
+    /// This error in another class, for callers that know better what a status means.
+    pub(super) fn classed(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// This error, not to be tried again by the request loop.
+    pub(super) fn exhausted(mut self) -> Self {
+        self.exhausted = true;
+        self
+    }
+
+    /// What the registry answered to `what`, as an error; `hint` goes behind it when access was denied.
+    pub(super) fn of_answer(
+        what: &str,
+        status: StatusCode,
+        complaint: Complaint,
+        retry_after: Option<Duration>,
+        hint: &str,
+    ) -> Self {
+        let class = classify(status, complaint.code.as_deref(), retry_after);
+        let mut message = format!("{what}: the registry answered {status}");
+        match (&complaint.code, &complaint.message) {
+            (Some(code), Some(text)) => message.push_str(&format!(" ({code}: {text})")),
+            (Some(text), None) | (None, Some(text)) => message.push_str(&format!(" ({text})")),
+            (None, None) => {}
+        }
+        if class == Class::Denied && !hint.is_empty() {
+            message.push_str("; ");
+            message.push_str(hint);
+        }
+        Self { message, class, status: Some(status), code: complaint.code, exhausted: false, source: None }
+    }
+
+    /// What kind of failure it is, and so whether trying again later makes sense.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// HTTP status of the answer, if there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.status.map(|status| status.as_u16())
+    }
+
+    /// The registry's own first error code (`MANIFEST_UNKNOWN`), if it gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+}
+
+/// The class of an answer that is not a success.
+fn classify(status: StatusCode, code: Option<&str>, after: Option<Duration>) -> Class {
+    let passes = match status.as_u16() {
+        408 | 421 | 425 | 429 => true,
+        // Not implemented, HTTP version not supported: these do not pass.
+        501 | 505 => false,
+        other => other >= 500,
+    };
+    match (status.as_u16(), code) {
+        _ if passes => Class::Retry { after },
+        (_, Some("TOOMANYREQUESTS")) => Class::Retry { after },
+        (401 | 403, _) | (_, Some("DENIED" | "UNAUTHORIZED")) => Class::Denied,
+        (404 | 410, _) => Class::Absent,
+        _ => Class::Refused,
+    }
+}
+
+/// What a registry or a token server says in the body of an error.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub code: Option<String>,
+    pub message: Option<String>,
+}
+
+impl Complaint {
+    /// Reads the body of an error: the registry's JSON, the JSON of token servers, or a line of text. HTML says nothing.
+    pub fn parse(body: &[u8]) -> Self {
+        let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
+            let text = String::from_utf8_lossy(body);
+            let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+            let message = if line.starts_with('<') { None } else { cleaned(line) };
+            return Self { code: None, message };
+        };
+        let first = json.pointer("/errors/0").unwrap_or(&json);
+        let text = |key: &str| first.get(key).and_then(serde_json::Value::as_str);
+        // `error` holds a code of OAuth 2 at token servers, a sentence elsewhere.
+        let code = text("code").or_else(|| text("error").filter(|error| !error.contains(' '))).and_then(cleaned_code);
+        let message = ["message", "error_description", "details", "detail", "error"]
+            .into_iter()
+            .filter_map(text)
+            .find_map(cleaned)
+            .filter(|message| Some(message) != code.as_ref());
+        Self { code, message }
+    }
+}
+
+fn cleaned_code(code: &str) -> Option<String> {
+    let fits = !code.is_empty()
+        && code.len() <= CODE_LIMIT
+        && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    fits.then(|| code.to_owned())
+}
+
+/// `text` as it may stand in a message: one line, no control or direction-changing characters, not long. None when nothing
+/// is left of it.
+pub(super) fn cleaned(text: &str) -> Option<String> {
+    let mut characters = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| {
+        !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    });
+    let mut kept: String = characters.by_ref().take(MESSAGE_LIMIT).collect();
+    if characters.next().is_some() {
+        kept.push_str("...");
+    }
+    let kept = kept.trim();
+    (!kept.is_empty()).then(|| kept.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn complaint(code: &str, message: &str) -> Complaint {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Complaint { code: some(code), message: some(message) }
+    }
+
+    #[test]
+    fn the_words_of_registries_and_token_servers() {
+        let cases: [(&[u8], Complaint); 9] = [
+            (
+                br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m way\n","detail":[1]},{"code":"B"}]}"#,
+                complaint("DENIED", "no[31m way"),
+            ),
+            (
+                br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
+                complaint("MANIFEST_UNKNOWN", "manifest unknown"),
+            ),
+            (br#"{"errors":[]}"#, complaint("", "")),
+            (br#"{"details":"incorrect username or password"}"#, complaint("", "incorrect username or password")),
+            (br#"{"error":"invalid_grant","error_description":"expired"}"#, complaint("invalid_grant", "expired")),
+            (br#"{"error":"not found"}"#, complaint("", "not found")),
+            (b"\n  404 page not found\nmore", complaint("", "404 page not found")),
+            (b"<html><body>Bad gateway", complaint("", "")),
+            (b"\xff\xfe\x00", complaint("", "\u{fffd}\u{fffd}")),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(Complaint::parse(body), expected, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn classes_follow_status_and_code() {
+        let class = |status: u16, code: &str| {
+            let code = (!code.is_empty()).then_some(code);
+            classify(StatusCode::from_u16(status).unwrap(), code, Some(Duration::from_secs(7)))
+        };
+        let retry = Class::Retry { after: Some(Duration::from_secs(7)) };
+        for status in [408, 429, 500, 502, 503, 504, 507] {
+            assert_eq!(class(status, ""), retry, "{status}");
+        }
+        assert_eq!(class(403, "TOOMANYREQUESTS"), retry);
+        assert_eq!(class(503, "DENIED"), retry);
+        assert_eq!(class(401, ""), Class::Denied);
+        assert_eq!(class(403, ""), Class::Denied);
+        assert_eq!(class(404, "UNAUTHORIZED"), Class::Denied);
+        assert_eq!(class(404, "NAME_UNKNOWN"), Class::Absent);
+        for status in [302, 400, 405, 413, 415, 416, 422, 501] {
+            assert_eq!(class(status, ""), Class::Refused, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_message_is_one_line_and_says_what_to_do() {
+        let error = Error::of_answer(
+            "GET manifest r.example.com/a:1",
+            StatusCode::UNAUTHORIZED,
+            complaint("UNAUTHORIZED", "authentication required"),
+            None,
+            "no credentials were used",
+        );
+        assert_eq!(
+            error.to_string(),
+            "GET manifest r.example.com/a:1: the registry answered 401 Unauthorized \
+             (UNAUTHORIZED: authentication required); no credentials were used"
+        );
+        assert_eq!(error.status(), Some(401));
+        assert_eq!(error.code(), Some("UNAUTHORIZED"));
+        let absent = Error::of_answer("GET x", StatusCode::NOT_FOUND, Complaint::default(), None, "hint");
+        assert_eq!(absent.to_string(), "GET x: the registry answered 404 Not Found");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_a_long_or_broken_line(body in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let message = Complaint::parse(&body).message.unwrap_or_default();
+            prop_assert!(message.chars().count() <= MESSAGE_LIMIT + 3);
+            prop_assert!(!message.chars().any(char::is_control));
+        }
+
+        #[test]
+        fn long_messages_are_cut(text in "\\PC{300,600}") {
+            prop_assert!(cleaned(&text).is_none_or(|kept| kept.chars().count() <= MESSAGE_LIMIT + 3));
+        }
+    }
+}

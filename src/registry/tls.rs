@@ -1,0 +1,201 @@
+//! Whom TLS connections trust, and the HTTP clients over them.
+//!
+//! Not the HTTP client's default of the platform's verifier: that one fails to start on a machine without any CA
+//! certificates, where a registry on localhost must still be usable. Here an empty list of roots is fine until an HTTPS
+//! server has to be believed. `$SSL_CERT_FILE` and `$SSL_CERT_DIR` replace the system's roots when they are set, as they
+//! do for OpenSSL; extra CA files are trusted beside either. It never talks to a network.
+
+use super::{Error, Settings};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an idle connection is kept: less than the 60 s after which common load balancers drop it without a word.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+/// Where systems keep their CA certificates in one file; the first one that can be read is taken.
+const BUNDLES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
+/// Most files read from `$SSL_CERT_DIR`: the public CAs are about 150, some systems link each twice.
+const DIRECTORY_LIMIT: usize = 2_000;
+
+/// The HTTP clients of a process: one for each way to trust and to be routed. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Clients {
+    /// By verification (no, yes), then by proxy (none, the system's).
+    clients: [[reqwest::Client; 2]; 2],
+    /// For the scheme probe, which ends before certificates matter.
+    pub probe: Arc<ClientConfig>,
+}
+
+impl Clients {
+    /// # Errors
+    /// Refused, when an extra CA file cannot be read or holds no certificate.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = system_roots();
+        for path in &settings.ca_files {
+            let certificates =
+                read_pem(path).map_err(|why| Error::refused(format!("CA file {}: {why}", path.display())))?;
+            if roots.add_parsable_certificates(certificates).0 == 0 {
+                return Err(Error::refused(format!("CA file {}: no usable certificate in it", path.display())));
+            }
+        }
+        let verified = config(&provider, Some(roots))?;
+        let trusting = config(&provider, None)?;
+        let pair = |tls: &ClientConfig| {
+            Ok::<_, Error>([client(settings, tls.clone(), false)?, client(settings, tls.clone(), true)?])
+        };
+        Ok(Self { clients: [pair(&trusting)?, pair(&verified)?], probe: Arc::new(trusting) })
+    }
+
+    /// The client that verifies certificates or not, and uses the system's proxy or none.
+    pub fn pick(&self, verify_tls: bool, proxy: bool) -> &reqwest::Client {
+        &self.clients[usize::from(verify_tls)][usize::from(proxy)]
+    }
+}
+
+fn client(settings: &Settings, tls: ClientConfig, proxy: bool) -> Result<reqwest::Client, Error> {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("freightliner/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(POOL_IDLE);
+    let builder = if proxy { builder } else { builder.no_proxy() };
+    builder
+        .build()
+        .map_err(|error| Error::refused("the HTTP client could not be set up").caused_by(error.without_url()))
+}
+
+/// With roots: verifying. Without: trusting whoever answers.
+fn config(provider: &Arc<CryptoProvider>, roots: Option<RootCertStore>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::refused("TLS could not be set up").caused_by(error))?;
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None => {
+            let verifier = Arc::new(TrustAnybody { provider: provider.clone() });
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let dir = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
+    if file.is_none() && dir.is_none() {
+        let bundle = BUNDLES.iter().find_map(|path| read_pem(Path::new(path)).ok());
+        roots.add_parsable_certificates(bundle.unwrap_or_default());
+        return roots;
+    }
+    if let Some(file) = file {
+        match read_pem(&file) {
+            Ok(certificates) => drop(roots.add_parsable_certificates(certificates)),
+            Err(why) => tracing::warn!(file = %file.display(), %why, "SSL_CERT_FILE cannot be used"),
+        }
+    }
+    if let Some(dir) = dir {
+        let files = std::fs::read_dir(dir).into_iter().flatten().flatten().take(DIRECTORY_LIMIT);
+        for entry in files {
+            roots.add_parsable_certificates(read_pem(&entry.path()).unwrap_or_default());
+        }
+    }
+    roots
+}
+
+fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("not a PEM file of certificates ({error})"))
+}
+
+/// Verifies that the peer owns the key of the certificate it shows, but not whose certificate it is: for registries that
+/// were named insecure.
+#[derive(Debug)]
+struct TrustAnybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for TrustAnybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::retry::Class;
+
+    #[test]
+    fn a_bad_ca_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |path: PathBuf| {
+            let settings = Settings { ca_files: vec![path.clone()], ..Settings::default() };
+            let error = Clients::new(&settings).err().unwrap();
+            assert_eq!(error.class(), Class::Refused);
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        };
+        refused(dir.path().join("missing.pem"));
+        let empty = dir.path().join("empty.pem");
+        std::fs::write(&empty, "no certificate here\n").unwrap();
+        refused(empty);
+    }
+
+    #[test]
+    fn an_extra_ca_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&path, certified.cert.pem()).unwrap();
+        assert!(Clients::new(&Settings { ca_files: vec![path], ..Settings::default() }).is_ok());
+    }
+}

@@ -1,0 +1,282 @@
+//! Uploads of blobs: begun by POST, which may mount instead; ended by one PUT.
+//!
+//! The PUT is the one request that is not tried again here, because its body is gone by then; its token is renewed before
+//! it starts rather than when it fails, and it has no time limit as a whole, only on silence. A Location may be a
+//! capability: it is used exactly as it was sent, its query appears in no message, and a Location on another host gets no
+//! Authorization.
+
+use super::content::{Content, Progress, UploadBody, Waiting};
+use super::error::Error;
+use super::http::{Answer, Call, Request, Target, Want};
+use super::scopes::Scopes;
+use super::token::Margin;
+use super::{Session, network, redirects};
+use crate::job::retry::Class;
+use crate::oci::{Digest, Repository};
+use futures_util::StreamExt;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+use url::Url;
+
+/// How much longer than usual the answer to an upload may take for each MiB: registries hash, and object stores copy, the
+/// whole blob before they answer.
+const COMMIT_PER_MIB: Duration = Duration::from_millis(60);
+/// How often within the idle time-out progress is looked at; a stall is noticed at most a tenth late.
+const LOOKS: u32 = 10;
+
+/// How an upload begins.
+#[derive(Debug)]
+pub enum UploadStart {
+    /// The blob is there now (201): mounted from another repository, or was there already.
+    Present,
+    /// Send the bytes here.
+    Session(Upload),
+}
+
+/// An open upload: the Location to use next, resolved against the response's URL.
+#[derive(Clone)]
+pub struct Upload {
+    location: Url,
+    repository: Repository,
+    /// The Location is where the registry is, so that it may see credentials.
+    own: bool,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Upload").field("repository", &self.repository).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// `POST blobs/uploads/?mount=&from=`. `from` may be the repository itself: then a 201 means it was there. A `from` on
+    /// another host is left out. When the registry answers the mount with a 4xx, a plain POST follows; also when it denies a
+    /// mount from another repository, because it may be that one which is out of reach.
+    ///
+    /// # Errors
+    /// As any request; Refused, when the answer has no usable Location.
+    pub async fn start_upload(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        mount_from: Option<&Repository>,
+    ) -> Result<UploadStart, Error> {
+        if let Some(from) = mount_from.filter(|from| from.host() == repository.host()) {
+            let what = format!("POST upload of {repository}@{digest}");
+            let query = format!("?mount={digest}&from={}", from.name());
+            let scopes = Scopes::mount(repository.name(), from.name());
+            let refusal = match self.post_upload(&what, repository, &query, scopes).await {
+                Ok(answer) if answer.status == StatusCode::CREATED && mounted(&answer, digest) => {
+                    return Ok(UploadStart::Present);
+                }
+                Ok(answer) if answer.status == StatusCode::ACCEPTED => return self.begun(&what, repository, &answer),
+                Ok(answer) => answer.error(&what, &answer.hint),
+                Err(error) => error,
+            };
+            if !may_upload_instead(&refusal, from != repository) {
+                return Err(refusal);
+            }
+            tracing::debug!(%repository, %digest, %refusal, "not mounted, uploading");
+        }
+        let what = format!("POST upload to {repository}");
+        let answer = self.post_upload(&what, repository, "", Scopes::push(repository.name())).await?;
+        let answer = answer.expect(&what, &[StatusCode::ACCEPTED])?;
+        self.begun(&what, repository, &answer)
+    }
+
+    async fn post_upload(
+        &self,
+        what: &str,
+        repository: &Repository,
+        query: &str,
+        scopes: Scopes,
+    ) -> Result<Answer, Error> {
+        let target = Target { host: repository.host().to_owned(), name: repository.name().to_owned(), scopes };
+        let path = format!("/v2/{}/blobs/uploads/{query}", repository.name());
+        let mut request = Request::new(Method::POST, what.to_owned(), target, path);
+        request.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        self.request(request).await
+    }
+
+    fn begun(&self, what: &str, repository: &Repository, answer: &Answer) -> Result<UploadStart, Error> {
+        let location = answer.header(LOCATION);
+        let location = location.ok_or_else(|| Error::refused(format!("{what}: the answer has no Location")))?;
+        let location = redirects::resolve(&answer.url, &answer.url, location)
+            .map_err(|why| Error::refused(format!("{what}: the upload's Location {why}")))?;
+        let own = !answer.foreign && redirects::same_origin(&location, &answer.url);
+        Ok(UploadStart::Session(Upload { location, repository: repository.clone(), own }))
+    }
+
+    /// One `PUT ?digest=` with Content-Length = `size`. Not retried here: the body is gone; the caller starts the blob again.
+    /// On a 401 the token is forgotten and the error's class is Retry.
+    ///
+    /// # Errors
+    /// When `body` fails or has another size, the error's source is what it failed with. An upload that the registry does
+    /// not know any more, or whose bytes it received otherwise than they were sent, is a Retry. A destination that neither
+    /// reads nor answers for the idle time-out is a Retry.
+    pub async fn finish_upload(
+        &self,
+        upload: Upload,
+        digest: &Digest,
+        size: u64,
+        mut body: UploadBody,
+    ) -> Result<(), Error> {
+        let Upload { location, repository, own } = upload;
+        let what = format!("PUT blob {repository}@{digest}");
+        let target = Target {
+            host: repository.host().to_owned(),
+            name: repository.name().to_owned(),
+            scopes: Scopes::push(repository.name()),
+        };
+        if size == 0 {
+            // The HTTP client never looks into an empty body; it must still end well.
+            while let Some(piece) = body.next().await {
+                let piece = piece.map_err(|cause| broken(&what, cause))?;
+                if !piece.is_empty() {
+                    return Err(Error::refused(format!("{what}: the content is longer than announced")));
+                }
+            }
+        }
+        let grant = if own { Some(self.grant(&target, Margin::Long).await?) } else { None };
+        let url = redirects::with_digest(&location, digest.as_str());
+        let (content, progress) = Content::new(body, size);
+        let mut request = reqwest::Request::new(Method::PUT, url.clone());
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+        if let Some(authorization) = grant.as_ref().and_then(|grant| grant.header.clone()) {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        *request.body_mut() = Some(reqwest::Body::wrap(content));
+        let sending = self.send_watched(&what, &url, request, &progress, size);
+        let response = self.count_and_log(&Method::PUT, &url, sending).await?;
+        let call = Call {
+            what,
+            method: Method::PUT,
+            url: url.clone(),
+            headers: HeaderMap::new(),
+            authorization: None,
+            body: None,
+            want: Want::Nothing,
+        };
+        let answer = self.receive(&call, response, url, !own).await?;
+        match answer.status {
+            StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+            StatusCode::UNAUTHORIZED => {
+                if let Some(grant) = &grant {
+                    self.learn(&mut target.clone(), &answer, grant).await?;
+                }
+                Err(answer.error(&call.what, "").classed(Class::Retry { after: Some(Duration::ZERO) }))
+            }
+            _ => Err(upload_error(&call.what, &answer, grant.and_then(|grant| grant.identity).as_deref())),
+        }
+    }
+
+    async fn send_watched(
+        &self,
+        what: &str,
+        url: &Url,
+        request: reqwest::Request,
+        progress: &Progress,
+        size: u64,
+    ) -> Result<reqwest::Response, Error> {
+        let settings = &self.shared.settings;
+        let mib = u32::try_from(size >> 20).unwrap_or(u32::MAX);
+        let commit = settings.first_byte_timeout + COMMIT_PER_MIB.saturating_mul(mib);
+        let look = (settings.idle_timeout / LOOKS).max(Duration::from_millis(1));
+        let mut sending = pin!(self.client(url).execute(request));
+        let (mut seen, mut quiet) = (0, Duration::ZERO);
+        loop {
+            if let Ok(outcome) = tokio::time::timeout(look, &mut sending).await {
+                return outcome.map_err(|error| match progress.take_failure() {
+                    Some(cause) => broken(what, cause),
+                    None => network::failure(what, url, error),
+                });
+            }
+            let waiting = progress.waiting();
+            if progress.pulled() != seen || waiting == Waiting::Source {
+                // A slow source is bounded by its own time-outs.
+                (seen, quiet) = (progress.pulled(), Duration::ZERO);
+                continue;
+            }
+            quiet += look;
+            let limit = match waiting {
+                Waiting::Answer => commit,
+                Waiting::Destination | Waiting::Source if seen == 0 => {
+                    settings.idle_timeout.max(settings.connect_timeout)
+                }
+                Waiting::Destination | Waiting::Source => settings.idle_timeout,
+            };
+            if quiet >= limit {
+                let doing = if waiting == Waiting::Answer { "has not answered" } else { "has not read" };
+                let (host, secs) = (url.authority(), limit.as_secs_f32());
+                return Err(Error::passing(format!("{what}: {host} {doing} for {secs} s")));
+            }
+        }
+    }
+
+    /// DELETE the upload; failure is ignored (logged at debug).
+    pub async fn cancel_upload(&self, upload: Upload) {
+        let Upload { location, repository, own } = upload;
+        let target = Target {
+            host: repository.host().to_owned(),
+            name: repository.name().to_owned(),
+            scopes: Scopes::push(repository.name()),
+        };
+        let outcome = async {
+            let grant = if own { Some(self.grant(&target, Margin::Short).await?) } else { None };
+            let call = Call {
+                what: format!("DELETE upload to {repository}"),
+                method: Method::DELETE,
+                url: location,
+                headers: HeaderMap::new(),
+                authorization: grant.and_then(|grant| grant.header),
+                body: None,
+                want: Want::Nothing,
+            };
+            self.exchange(&call)
+                .await?
+                .expect(&call.what, &[StatusCode::NO_CONTENT, StatusCode::OK, StatusCode::ACCEPTED])
+        };
+        if let Err(error) = outcome.await {
+            tracing::debug!(%repository, %error, "an abandoned upload was left to the registry");
+        }
+    }
+}
+
+/// A registry that says of a mounted blob that it is another one has not mounted it.
+fn mounted(answer: &Answer, digest: &Digest) -> bool {
+    answer.header("docker-content-digest").is_none_or(|said| said == digest.as_str())
+}
+
+/// Whether a plain upload makes sense after a refused mount: not after trouble that passes, nor when it is this repository
+/// that is denied.
+fn may_upload_instead(refusal: &Error, from_elsewhere: bool) -> bool {
+    match refusal.class() {
+        Class::Denied => from_elsewhere,
+        _ => refusal.status().is_some_and(|status| status < 500),
+    }
+}
+
+fn broken(what: &str, cause: super::error::Cause) -> Error {
+    Error::passing(format!("{what}: reading the content to send: {cause}")).caused_by(cause)
+}
+
+/// An upload's error, with the classes that a status has only here.
+fn upload_error(what: &str, answer: &Answer, identity: Option<&str>) -> Error {
+    let error = answer.error(what, &super::auth::hint(identity));
+    let again = match (answer.status.as_u16(), error.code()) {
+        // The upload's session is lost, or its bytes were mangled on the way: we have checked them before.
+        (_, Some("BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "DIGEST_INVALID" | "SIZE_INVALID")) => true,
+        (416, _) => true,
+        // Accepted, but not stored.
+        (status, _) if status < 300 => true,
+        // A signed Location that has expired.
+        (401 | 403 | 404, None) => answer.foreign,
+        _ => false,
+    };
+    if again { error.classed(Class::Retry { after: answer.retry_after }) } else { error }
+}

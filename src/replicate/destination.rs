@@ -1,0 +1,255 @@
+//! Where an image goes: a registry or a layout directory, behind the same verbs.
+//!
+//! Everything but [`Destination::publish`] writes content by digest only, which is harmless to repeat. Opening and looking
+//! changes nothing: a layout that does not exist is made by [`Destination::prepare`], when the source is known to be there.
+
+use super::Error;
+use super::plan::{Blob, Current};
+use crate::job::{Class, How, Stage, Transfer};
+use crate::layout::{Entry, Layout};
+use crate::oci::{
+    Algorithm, Content, Descriptor, Digest, ImageReference, LayoutReference, Manifest, Reference, Selector,
+};
+use crate::registry::{self, Session};
+use crate::tempfiles::TempFiles;
+use std::sync::Arc;
+
+/// The place an image is copied to. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Destination {
+    name: Arc<str>,
+    pub place: Place,
+}
+
+#[derive(Clone)]
+pub(super) enum Place {
+    Registry {
+        session: Session,
+        reference: Reference,
+    },
+    Layout {
+        reference: LayoutReference,
+        /// None: not there yet.
+        layout: Option<Arc<Layout>>,
+    },
+}
+
+impl Destination {
+    /// The place that `reference` names. Nothing is asked or changed, but that an existing layout is opened.
+    pub async fn open(reference: &ImageReference, session: impl FnOnce() -> Session) -> Result<Self, Error> {
+        let name: Arc<str> = reference.to_string().into();
+        let place = match reference {
+            ImageReference::Registry(reference) => Place::Registry { session: session(), reference: reference.clone() },
+            ImageReference::Layout(reference) => {
+                let layout = match Layout::open(&reference.dir).await {
+                    Ok(layout) => Some(Arc::new(layout)),
+                    // An empty directory is refused as a source; whether it can become a layout is seen when it is prepared.
+                    Err(cause) if matches!(cause.class(), Class::Absent | Class::Refused) => None,
+                    Err(cause) => {
+                        let doing = format_args!("opening the destination {name}");
+                        return Err(Error::because(Stage::Survey, doing, &cause));
+                    }
+                };
+                Place::Layout { reference: reference.clone(), layout }
+            }
+        };
+        Ok(Self { name, place })
+    }
+
+    /// The canonical reference, for messages.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The digest that the reference demands.
+    pub fn demanded(&self) -> Option<&Digest> {
+        match &self.place {
+            Place::Registry { reference, .. } => reference.digest.as_ref(),
+            Place::Layout { reference, .. } => reference.digest.as_ref(),
+        }
+    }
+
+    /// What the reference names now. One HEAD at a registry; one GET more when it does not tell the digest.
+    pub async fn current(&self) -> Result<Current, Error> {
+        let failed = |cause: &dyn super::error::Cause| self.failed(Stage::Survey, "looking at the destination", cause);
+        match &self.place {
+            Place::Registry { session, reference } => {
+                let selector = target(reference);
+                let head = session.head_manifest(&reference.repository, &selector).await;
+                let digests = match head.map_err(|cause| failed(&cause))? {
+                    None => Vec::new(),
+                    Some(head) => match head.digest {
+                        Some(digest) => vec![digest],
+                        None => vec![self.rehashed(Algorithm::Sha256).await?],
+                    },
+                };
+                Ok(Current { digests, named: true })
+            }
+            Place::Layout { layout: None, .. } => Ok(Current { digests: Vec::new(), named: true }),
+            Place::Layout { reference, layout: Some(layout) } => {
+                let entries = layout.entries().await.map_err(|cause| failed(&cause))?;
+                // Without a name there is nothing to overwrite: each image is an entry of its own.
+                let named = reference.name.is_some();
+                let same = entries.into_iter().filter(|entry| !named || entry.name == reference.name);
+                Ok(Current { digests: same.map(|entry| entry.digest).collect(), named })
+            }
+        }
+    }
+
+    /// The same content named by another algorithm, so that it can be compared: one GET. Layouts keep what they are given,
+    /// nothing to translate there.
+    pub async fn current_as(&self, current: Current, algorithm: Algorithm) -> Result<Current, Error> {
+        match (&self.place, current.digests.as_slice()) {
+            (Place::Registry { .. }, [digest]) if digest.algorithm() != algorithm => {
+                Ok(Current { digests: vec![self.rehashed(algorithm).await?], ..current })
+            }
+            _ => Ok(current),
+        }
+    }
+
+    async fn rehashed(&self, algorithm: Algorithm) -> Result<Digest, Error> {
+        let Place::Registry { session, reference } = &self.place else {
+            return Err(Error::new(Stage::Survey, Class::Refused, format!("{} is no registry", self.name)));
+        };
+        let fetched = session.get_manifest(&reference.repository, &target(reference)).await;
+        let fetched = fetched.map_err(|cause| self.failed(Stage::Survey, "looking at the destination", &cause))?;
+        Ok(Digest::of(algorithm, &fetched.bytes))
+    }
+
+    /// Makes a layout that is not there yet. A registry needs nothing.
+    pub async fn prepare(&mut self) -> Result<(), Error> {
+        if let Place::Layout { reference, layout: layout @ None } = &mut self.place {
+            let made = Layout::open_or_create(&reference.dir).await;
+            let doing = format_args!("opening the destination {}", self.name);
+            *layout = Some(Arc::new(made.map_err(|cause| Error::because(Stage::Transfer, doing, &cause))?));
+        }
+        Ok(())
+    }
+
+    /// The blob is there, with this size as far as that is told. One HEAD at a registry.
+    pub async fn has_blob(&self, blob: &Blob) -> Result<bool, Error> {
+        let doing = "looking for blobs at";
+        match &self.place {
+            Place::Registry { session, reference } => {
+                let size = session.head_blob(&reference.repository, &blob.digest).await;
+                let size = size.map_err(|cause| self.failed(Stage::Survey, doing, &cause))?;
+                Ok(size.is_some_and(|size| size.is_none_or(|size| size == blob.size)))
+            }
+            Place::Layout { layout: None, .. } => Ok(false),
+            Place::Layout { layout: Some(layout), .. } => {
+                let size = layout.has_blob(&blob.digest).await;
+                let size = size.map_err(|cause| self.failed(Stage::Survey, doing, &cause))?;
+                Ok(size == Some(blob.size))
+            }
+        }
+    }
+
+    /// Writes a manifest under its digest. At a registry everything it names must be there already.
+    pub async fn put(&self, manifest: &Manifest, temp: &TempFiles) -> Result<(), Error> {
+        match &self.place {
+            Place::Registry { session, reference } => {
+                let selector = Selector::Digest(manifest.digest.clone());
+                let put = put_as(session, reference, &selector, manifest).await;
+                put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))
+            }
+            Place::Layout { layout, .. } => {
+                let doing = "writing a manifest to";
+                let layout = self.opened(layout.as_ref())?;
+                let failed = |cause| self.failed(Stage::Transfer, doing, &cause);
+                let size = u64::try_from(manifest.bytes.len()).ok();
+                if size.is_some() && layout.has_blob(&manifest.digest).await.map_err(failed)? == size {
+                    return Ok(());
+                }
+                let mut writer = layout.write_blob(&manifest.digest, temp).await.map_err(failed)?;
+                writer.write(manifest.bytes.clone()).await.map_err(failed)?;
+                writer.commit().await.map_err(failed)
+            }
+        }
+    }
+
+    /// Writes the root where that does not publish it: in a layout it is a file like any other until an entry names it. A
+    /// registry gets it once, when it is published.
+    pub async fn hold_root(&self, root: &Manifest, temp: &TempFiles) -> Result<(), Error> {
+        match self.place {
+            Place::Registry { .. } => Ok(()),
+            Place::Layout { .. } => self.put(root, temp).await,
+        }
+    }
+
+    /// Makes the image known under the reference: one PUT of the root manifest, or the entry in the layout's index, whose
+    /// manifest must be there already.
+    pub async fn publish(&self, root: &Manifest, temp: &TempFiles) -> Result<(), Error> {
+        match &self.place {
+            Place::Registry { session, reference } => {
+                let selector = target(reference);
+                let put = put_as(session, reference, &selector, root).await;
+                put.map_err(|cause| self.not_put(Stage::Publish, root, &cause))
+            }
+            Place::Layout { reference, layout } => {
+                let entry = Entry {
+                    digest: root.digest.clone(),
+                    size: u64::try_from(root.bytes.len()).unwrap_or(u64::MAX),
+                    media_type: root.media_type.clone(),
+                    name: reference.name.clone(),
+                };
+                let published = self.opened(layout.as_ref())?.publish(&entry, temp).await;
+                published.map_err(|cause| self.failed(Stage::Publish, "writing the index of", &cause))
+            }
+        }
+    }
+
+    fn not_put(&self, stage: Stage, manifest: &Manifest, cause: &registry::Error) -> Error {
+        let mut error = self.failed(stage, "writing a manifest to", cause);
+        if matches!(&manifest.content, Content::Image { blobs, .. } if blobs.iter().any(Descriptor::is_foreign)) {
+            error.message.push_str("; it has foreign layers: the registry must be set to allow their URLs");
+        }
+        // It had all that the manifest names a moment ago: that may have been cleaned up meanwhile, and the next attempt
+        // brings it again.
+        match cause.code() {
+            Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN") => Error { class: Class::RETRY, ..error },
+            _ => error,
+        }
+    }
+
+    /// The opened layout.
+    pub fn opened<'a>(&self, layout: Option<&'a Arc<Layout>>) -> Result<&'a Arc<Layout>, Error> {
+        layout.ok_or_else(|| {
+            let message = format!("the destination {} was not opened", self.name);
+            Error::new(Stage::Transfer, Class::RETRY, message)
+        })
+    }
+
+    /// The record of a blob that is here now.
+    pub fn record(&self, blob: &Blob, how: How) -> Transfer {
+        let (registry, repository) = match &self.place {
+            Place::Registry { reference, .. } => {
+                (reference.repository.host().to_owned(), reference.repository.name().to_owned())
+            }
+            Place::Layout { reference, .. } => ("oci".to_owned(), reference.dir.display().to_string()),
+        };
+        Transfer { registry, repository, digest: blob.digest.to_string(), bytes: blob.size, how }
+    }
+
+    fn failed(&self, stage: Stage, doing: &str, cause: &dyn super::error::Cause) -> Error {
+        Error::new(stage, cause.class(), format!("{doing} {}: {cause}", self.name))
+    }
+}
+
+async fn put_as(
+    session: &Session,
+    reference: &Reference,
+    selector: &Selector,
+    manifest: &Manifest,
+) -> Result<(), registry::Error> {
+    session.put_manifest(&reference.repository, selector, &manifest.media_type, manifest.bytes.clone()).await
+}
+
+/// What is written last: the tag, or the digest when the reference has no tag.
+fn target(reference: &Reference) -> Selector {
+    reference.tag.clone().map_or_else(|| reference.selector(), Selector::Tag)
+}
+
+/// The registry says that an upload is gone, or that what arrived is not what was sent: a new upload may do.
+pub(super) fn upload_was_lost(cause: &registry::Error) -> bool {
+    matches!(cause.code(), Some("BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "DIGEST_INVALID" | "SIZE_INVALID"))
+}

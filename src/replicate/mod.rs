@@ -1,0 +1,216 @@
+//! The replication engine: resolve, survey, plan, transfer; publish. Knows registries and images; no jobs' rows, no SQL.
+//!
+//! One attempt reads top to bottom in [`Engine::stage`]: what the source has (`resolve`), what the destination has
+//! (`survey`), what follows from the two (`plan`, pure), and doing it (`transfer`, `blob`). Each attempt is a
+//! reconciliation: content is named by its digest, so that the destination itself is the checkpoint, and an attempt that
+//! died is continued by comparing again, not by remembering what it did.
+//!
+//! Staging and publishing are two calls rather than one, because all of staging is harmless to repeat while moving a tag
+//! is not: the caller makes sure in between that it may still write.
+//!
+//! What is copied is copied verbatim. The engine never serialises a manifest, never commits content whose digest it did
+//! not compute itself, never keeps more than a few pieces of a blob in memory, and never writes a tag while it stages.
+//! Every future may be dropped at any await: uploads then stay behind at the registry, and nothing else.
+
+mod blob;
+mod content;
+mod destination;
+mod error;
+mod plan;
+mod publish;
+mod resolve;
+mod source;
+mod survey;
+mod tasks;
+mod transfer;
+
+pub use error::Error;
+pub use publish::Staged;
+
+use crate::job::{Parsed, ProgressCounter, Report, Transfer};
+use crate::oci::Manifest;
+use crate::registry::{Client, Session};
+use crate::tempfiles::TempFiles;
+use blob::{SelfMounting, Way};
+use destination::Destination;
+use plan::{Current, Verdict, judge, plan};
+use source::Source;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+/// Limits of the engine.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Blobs moved at a time within one job, and manifests read or put at a time (default 4: enough to fill most links,
+    /// few enough that eight jobs do not trip a registry's limits).
+    pub blobs_at_once: usize,
+    /// How deep indexes may be nested (default 8: two are in use).
+    pub index_depth: usize,
+    /// Manifests in one image tree, the root included (default 2000: ten times what the largest known indexes have).
+    pub manifests: usize,
+    /// Largest manifest, bytes (default 8 MiB: registries must take 4 MiB, some take more).
+    pub manifest_bytes: u64,
+    /// Tries of one blob within an attempt, the first included (default 3: what three tries do not mend is the job's
+    /// own retry, with its longer pauses).
+    pub blob_tries: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { blobs_at_once: 4, index_depth: 8, manifests: 2000, manifest_bytes: 8 * 1024 * 1024, blob_tries: 3 }
+    }
+}
+
+/// What one attempt does: written by the engine, read by others (heartbeat, progress bars, settle).
+#[derive(Debug, Default)]
+pub struct Attempt {
+    /// How far the blobs are.
+    pub progress: ProgressCounter,
+    /// Blobs that are at the destination, in the order they got there; each one once.
+    pub transfers: Mutex<Vec<Transfer>>,
+    /// HTTP requests sent, to both sides and for tokens.
+    pub requests: Arc<AtomicU64>,
+}
+
+/// What a copy would do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Preview {
+    /// The digest that the source has.
+    pub digest: String,
+    /// The media type of its manifest.
+    pub media_type: String,
+    /// The destination has that digest already, and nothing would be done.
+    pub already_present: bool,
+    /// The digest that the destination names now.
+    pub destination_digest: Option<String>,
+    /// Manifests that would be written.
+    pub manifests: u64,
+    /// Blobs that the destination lacks.
+    pub blobs: u64,
+    /// Bytes of these blobs.
+    pub bytes: u64,
+}
+
+/// Copies images. Shared by all jobs of a process; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    client: Client,
+    limits: Arc<Limits>,
+    self_mounting: SelfMounting,
+}
+
+impl Engine {
+    /// An engine that works through `client`.
+    #[must_use]
+    pub fn new(client: Client, limits: Limits) -> Self {
+        Self { client, limits: Arc::new(limits), self_mounting: SelfMounting::default() }
+    }
+
+    /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
+    /// is at the destination by digest, and no tag was written; or the destination has the digest already, which between
+    /// two registries costs two HEADs.
+    ///
+    /// # Errors
+    /// The step that failed, and the class its door gave. Corrupt: the source gave content with a wrong digest twice, and
+    /// none of it was committed. Refused at survey: the destination has or demands another digest and may not have this.
+    pub async fn stage(&self, wanted: &Parsed, temp: &TempFiles, attempt: &Arc<Attempt>) -> Result<Staged, Error> {
+        let (source, mut destination) = self.ends(wanted, &attempt.requests).await?;
+        let current = destination.current().await?;
+        // The source is asked for its digest only when there is something to compare it with.
+        let mut root = None;
+        if !current.digests.is_empty() && !wanted.options.force {
+            let digest = match source.digest().await? {
+                Some(digest) => digest,
+                None => root.insert(source.root(&self.limits).await?).digest.clone(),
+            };
+            let current = destination.current_as(current.clone(), digest.algorithm()).await?;
+            let demanded = destination.demanded();
+            if judge(&digest, demanded, &current, &wanted.options, destination.name())? == Verdict::AlreadyPresent {
+                return Ok(Staged::nothing(digest));
+            }
+        }
+        let root = match root {
+            Some(root) => root,
+            None => source.root(&self.limits).await?,
+        };
+        // Again, because it may be the first time, or the tag may have moved since.
+        if self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent {
+            return Ok(Staged::nothing(root.digest));
+        }
+        let tree = resolve::resolve(&source, root, &self.limits).await?;
+        let inventory = survey::survey(&destination, &tree).await?;
+        let plan = plan(tree, &inventory);
+        destination.prepare().await?;
+        let way = Way {
+            source,
+            destination,
+            attempt: attempt.clone(),
+            temp: temp.clone(),
+            limits: self.limits.clone(),
+            self_mounting: self.self_mounting.clone(),
+        };
+        let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;
+        Ok(Staged::image(way.destination, root, way.temp, manifests_pushed))
+    }
+
+    /// Writes the root manifest under the destination's reference: one PUT, or the layout's index entry. Nothing when it
+    /// was already present. Reads nothing again.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage); the reference may or may not have moved when the connection broke.
+    pub async fn publish(&self, staged: Staged, attempt: &Arc<Attempt>) -> Result<Report, Error> {
+        publish::publish(staged, attempt).await
+    }
+
+    /// What stage and publish would do. Changes nothing, also no upload is opened: blobs are asked for by HEAD. A blob that
+    /// could be mounted counts as missing.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    pub async fn preview(&self, wanted: &Parsed) -> Result<Preview, Error> {
+        let (source, destination) = self.ends(wanted, &Arc::default()).await?;
+        let current = destination.current().await?;
+        let root = source.root(&self.limits).await?;
+        let already_present = self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent;
+        let same = current.digests.iter().find(|digest| **digest == root.digest);
+        let destination_digest = same.or_else(|| current.digests.first().filter(|_| current.named));
+        let mut preview = Preview {
+            digest: root.digest.to_string(),
+            media_type: root.media_type.clone(),
+            already_present,
+            destination_digest: destination_digest.map(ToString::to_string),
+            manifests: 0,
+            blobs: 0,
+            bytes: 0,
+        };
+        if !already_present {
+            let tree = resolve::resolve(&source, root, &self.limits).await?;
+            let inventory = survey::survey_each(&destination, &tree, &self.limits).await?;
+            let plan = plan(tree, &inventory);
+            preview.manifests = plan.manifests();
+            preview.blobs = plan::count(plan.missing.len());
+            preview.bytes = plan.missing.iter().fold(0, |total, blob| total.saturating_add(blob.size));
+        }
+        Ok(preview)
+    }
+
+    async fn verdict(
+        &self,
+        wanted: &Parsed,
+        destination: &Destination,
+        current: &Current,
+        root: &Manifest,
+    ) -> Result<Verdict, Error> {
+        let current = destination.current_as(current.clone(), root.digest.algorithm()).await?;
+        judge(&root.digest, destination.demanded(), &current, &wanted.options, destination.name())
+    }
+
+    /// Both ends of a copy, each with a session of its own.
+    async fn ends(&self, wanted: &Parsed, requests: &Arc<AtomicU64>) -> Result<(Source, Destination), Error> {
+        let session =
+            |verify: Option<bool>| -> Session { self.client.session(verify.unwrap_or(true), requests.clone()) };
+        let source = Source::open(&wanted.source, || session(wanted.options.src_tls_verify)).await?;
+        let destination = Destination::open(&wanted.destination, || session(wanted.options.dest_tls_verify)).await?;
+        Ok((source, destination))
+    }
+}

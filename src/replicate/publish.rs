@@ -1,0 +1,124 @@
+//! The last step: the one write that others can see, and the report of what it took.
+
+use super::destination::Destination;
+use super::{Attempt, Error};
+use crate::job::{How, Report};
+use crate::oci::{Digest, Manifest};
+use crate::tempfiles::TempFiles;
+use std::fmt;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+/// Ready to publish, or nothing to do: [`already_present`](Self::already_present).
+#[must_use = "nothing is visible at the destination before this is published"]
+pub struct Staged {
+    digest: Digest,
+    /// None: there is nothing to write.
+    image: Option<Image>,
+}
+
+/// Everything under `root` is at the destination.
+struct Image {
+    destination: Destination,
+    root: Manifest,
+    temp: TempFiles,
+    manifests_pushed: u64,
+}
+
+impl Staged {
+    /// The destination names `digest` already.
+    pub(super) fn nothing(digest: Digest) -> Self {
+        Self { digest, image: None }
+    }
+
+    /// All but the root's tag is there; `manifests_pushed` were put on the way.
+    pub(super) fn image(destination: Destination, root: Manifest, temp: TempFiles, manifests_pushed: u64) -> Self {
+        Self { digest: root.digest.clone(), image: Some(Image { destination, root, temp, manifests_pushed }) }
+    }
+
+    /// The destination has the digest of the source already: publishing writes nothing, and only reports.
+    #[must_use]
+    pub fn already_present(&self) -> bool {
+        self.image.is_none()
+    }
+
+    /// What the destination has, or is about to have, under its reference.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let present = self.already_present();
+        f.debug_struct("Staged")
+            .field("digest", &self.digest)
+            .field("already_present", &present)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes the root under the destination's reference, and nothing else.
+pub(super) async fn publish(staged: Staged, attempt: &Attempt) -> Result<Report, Error> {
+    let mut report = Report { digest: staged.digest.to_string(), already_present: true, ..Report::default() };
+    if let Some(image) = staged.image {
+        image.destination.publish(&image.root, &image.temp).await?;
+        report.already_present = false;
+        report.manifests_pushed = image.manifests_pushed + 1;
+    }
+    for transfer in attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        match transfer.how {
+            How::Copied => {
+                report.blobs_copied += 1;
+                report.bytes_copied += transfer.bytes;
+            }
+            How::Mounted => report.blobs_mounted += 1,
+            How::Present => report.blobs_present += 1,
+            How::Resumed => report.blobs_resumed += 1,
+        }
+    }
+    report.requests = attempt.requests.load(Ordering::Relaxed);
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Transfer;
+    use crate::oci::Algorithm;
+
+    #[tokio::test]
+    async fn a_report_counts_what_the_attempt_did() {
+        let attempt = Attempt::default();
+        let transfer = |how, bytes| Transfer {
+            registry: "example.com".to_owned(),
+            repository: "app".to_owned(),
+            digest: String::new(),
+            bytes,
+            how,
+        };
+        attempt.transfers.lock().unwrap().extend([
+            transfer(How::Copied, 7),
+            transfer(How::Copied, 5),
+            transfer(How::Mounted, 100),
+            transfer(How::Present, 1000),
+        ]);
+        attempt.requests.store(9, Ordering::Relaxed);
+        let digest = Digest::of(Algorithm::Sha256, b"root");
+        let staged = Staged::nothing(digest.clone());
+        assert!(staged.already_present());
+        let report = publish(staged, &attempt).await.unwrap();
+        let expected = Report {
+            digest: digest.to_string(),
+            already_present: true,
+            blobs_copied: 2,
+            blobs_mounted: 1,
+            blobs_present: 1,
+            bytes_copied: 12,
+            requests: 9,
+            ..Report::default()
+        };
+        assert_eq!(report, expected);
+    }
+}

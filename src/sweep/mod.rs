@@ -1,0 +1,271 @@
+//! The sweeper: what dead workers left. Leases that nobody keeps, temporary files, lock files, rows.
+//!
+//! Two kinds of evidence. *Proof*: the worker's row says that it lives on this machine, since this boot, with this state
+//! folder, and its lock can be taken: the kernel says that the process is gone. *Observation*: the lease has shown the same
+//! epoch and beat for its time to live plus a margin, on this sweeper's own clock of boot time; wall clocks prove nothing.
+//! Start-up and the `sweep` command act by proof alone; a sweeper that goes on uses both. Each reclaim is a compare-and-set,
+//! so that any number of sweepers may run. It never follows a link and never removes what is not registered or in a folder
+//! that bears a dead worker's id.
+
+mod remove;
+
+use crate::clock::{BootTime, Clock};
+use crate::job::{JobId, State};
+use crate::shutdown::Shutdown;
+use crate::store::{Error, Lease, Store, WorkerRow};
+use crate::worker::presence::{Place, Proof, probe};
+use remove::Removed;
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What a sweep did (`sweep -o json`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Swept {
+    /// Jobs of dead workers that are scheduled again.
+    pub jobs_requeued: u64,
+    /// Jobs of dead workers that were given up as poison, or cancelled because that was asked.
+    pub jobs_failed: u64,
+    /// Temporary files removed.
+    pub temp_files_removed: u64,
+    /// Their size, bytes.
+    pub temp_bytes_removed: u64,
+    /// Dead workers removed.
+    pub workers_removed: u64,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Swept {
+    fn add(&mut self, removed: Removed) {
+        self.temp_files_removed += removed.files;
+        self.temp_bytes_removed += removed.bytes;
+    }
+
+    /// Something was reclaimed or removed.
+    #[must_use]
+    pub const fn did_anything(&self) -> bool {
+        self.jobs_requeued + self.jobs_failed + self.temp_files_removed + self.workers_removed > 0
+    }
+}
+
+/// How to sweep.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The time between two sweeps.
+    pub interval: Duration,
+    /// Added to a lease's time to live before it counts as abandoned.
+    pub margin: Duration,
+    /// Deaths in a row without progress after which a job fails as poison.
+    pub poison_limit: i64,
+}
+
+/// One sweep by proof alone.
+///
+/// # Errors
+/// The store's; what was done until then is done.
+pub async fn once(
+    store: &Store,
+    state_dir: &Path,
+    clock: &Clock,
+    poison_limit: i64,
+    dry_run: bool,
+) -> Result<Swept, Error> {
+    let settings = Settings { interval: Duration::ZERO, margin: Duration::ZERO, poison_limit };
+    let mut sweeper = Sweeper::new(store.clone(), Place::here(state_dir)?, clock.clone(), settings, None);
+    sweeper.dry_run = dry_run;
+    sweeper.observes = false;
+    sweeper.tick().await
+}
+
+/// A sweeper that goes on, and remembers what it saw.
+pub struct Sweeper {
+    store: Store,
+    place: Place,
+    clock: Clock,
+    settings: Settings,
+    /// Our own worker: alive by definition.
+    own: Option<Uuid>,
+    observes: bool,
+    dry_run: bool,
+    seen: HashMap<JobId, (Lease, BootTime)>,
+}
+
+impl Sweeper {
+    /// A sweeper for this place. `own`: the worker of this process.
+    #[must_use]
+    pub fn new(store: Store, place: Place, clock: Clock, settings: Settings, own: Option<Uuid>) -> Self {
+        Self { store, place, clock, settings, own, observes: true, dry_run: false, seen: HashMap::new() }
+    }
+
+    /// Sweeps until the shutdown drains. Errors are logged and waited out.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.drain.cancelled() => return,
+                () = tokio::time::sleep(self.settings.interval) => {}
+            }
+            match self.tick().await {
+                Ok(swept) if swept.did_anything() => tracing::info!(
+                    jobs_requeued = swept.jobs_requeued,
+                    jobs_failed = swept.jobs_failed,
+                    temp_files_removed = swept.temp_files_removed,
+                    workers_removed = swept.workers_removed,
+                    "swept"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the sweep failed, trying again at the next"),
+            }
+        }
+    }
+
+    /// One sweep.
+    ///
+    /// # Errors
+    /// The store's; what was done until then is done.
+    pub async fn tick(&mut self) -> Result<Swept, Error> {
+        let start = self.clock.boot();
+        let mut swept = Swept::default();
+        let workers = self.store.workers().await?;
+        let leases = self.store.leases().await?;
+        let own = self.own.map(|own| own.to_string());
+        for worker in workers.iter().filter(|worker| Some(&worker.id) != own.as_ref()) {
+            if self.place.is_of(worker) {
+                self.bury(worker, &leases, &mut swept).await?;
+            }
+        }
+        if self.observes {
+            self.observe(&workers, &leases, &mut swept).await?;
+        }
+        self.remove_orphans(&workers, own.as_deref(), &mut swept).await?;
+        swept.duration_ms = u64::try_from(self.clock.boot().since(start).as_millis()).unwrap_or(u64::MAX);
+        Ok(swept)
+    }
+
+    /// Reclaims and removes all of a worker, when its lock proves that it is dead.
+    async fn bury(&self, worker: &WorkerRow, leases: &[Lease], swept: &mut Swept) -> Result<(), Error> {
+        let lock_path = self.place.lock_file(&worker.id);
+        let lock = match probe(&lock_path) {
+            Ok(Proof::Dead(lock)) => lock,
+            // Without a lock file there is no proof: the lease decides.
+            Ok(Proof::Alive | Proof::Missing) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(worker = %worker.id, %error, "the worker's lock cannot be looked at");
+                return Ok(());
+            }
+        };
+        for lease in leases.iter().filter(|lease| lease.worker == worker.id) {
+            let message = format!("worker {} (process {} on {}) died", worker.id, worker.pid, worker.host);
+            self.reclaim(lease, message, swept).await?;
+        }
+        self.remove_files_of(&worker.id, swept).await?;
+        swept.workers_removed += 1;
+        if self.dry_run {
+            return Ok(());
+        }
+        if self.store.worker_gone(&worker.id).await? {
+            tracing::info!(worker = %worker.id, pid = worker.pid, "removed a dead worker");
+            remove::file(&lock_path, "its worker is dead");
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    async fn reclaim(&self, lease: &Lease, message: String, swept: &mut Swept) -> Result<(), Error> {
+        if self.dry_run {
+            swept.jobs_requeued += 1;
+            return Ok(());
+        }
+        match self.store.reclaim(lease.clone(), self.settings.poison_limit, message.clone()).await? {
+            Some(state) => {
+                tracing::warn!(job = lease.job, epoch = lease.epoch, worker = %lease.worker, %state, reason = %message, "reclaimed");
+                if state == State::Scheduled {
+                    swept.jobs_requeued += 1;
+                } else {
+                    swept.jobs_failed += 1;
+                }
+            }
+            None => tracing::debug!(job = lease.job, "the lease moved on meanwhile"),
+        }
+        Ok(())
+    }
+
+    /// Reclaims leases that have not moved for their time to live plus the margin.
+    async fn observe(&mut self, workers: &[WorkerRow], leases: &[Lease], swept: &mut Swept) -> Result<(), Error> {
+        let now = self.clock.boot();
+        let ttl: HashMap<&str, Duration> = workers
+            .iter()
+            .map(|worker| (worker.id.as_str(), Duration::from_millis(u64::try_from(worker.lease_ttl_ms).unwrap_or(0))))
+            .collect();
+        let longest = ttl.values().max().copied().unwrap_or(crate::worker::Settings::default().lease_ttl);
+        let live: HashSet<JobId> = leases.iter().map(|lease| lease.job).collect();
+        self.seen.retain(|job, _| live.contains(job));
+        for lease in leases {
+            let since = match self.seen.get(&lease.job) {
+                Some((seen, since)) if seen == lease => *since,
+                _ => {
+                    self.seen.insert(lease.job, (lease.clone(), now));
+                    continue;
+                }
+            };
+            let patience = ttl.get(lease.worker.as_str()).copied().unwrap_or(longest) + self.settings.margin;
+            if now.since(since) >= patience {
+                let message = format!("worker {} did not renew its lease for {} s", lease.worker, patience.as_secs());
+                self.reclaim(lease, message, swept).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folders and lock files that bear the id of a worker which nobody knows and nobody is.
+    async fn remove_orphans(&self, workers: &[WorkerRow], own: Option<&str>, swept: &mut Swept) -> Result<(), Error> {
+        let known: HashSet<&str> = workers.iter().map(|worker| worker.id.as_str()).chain(own).collect();
+        let mut orphans: HashSet<String> = self.store.temp_workers().await?.into_iter().collect();
+        orphans.extend(remove::names(&self.place.temp_root()));
+        orphans.extend(
+            remove::names(&self.place.lock_root())
+                .into_iter()
+                .filter_map(|name| name.strip_suffix(".lock").map(str::to_owned)),
+        );
+        for worker in orphans.iter().filter(|worker| !known.contains(worker.as_str()) && worker.parse::<Uuid>().is_ok())
+        {
+            let lock_path = self.place.lock_file(worker);
+            // A worker locks its file before it makes anything, in this folder at least: without the file nobody is there.
+            let proof = probe(&lock_path);
+            if matches!(proof, Ok(Proof::Alive) | Err(_)) {
+                continue;
+            }
+            self.remove_files_of(worker, swept).await?;
+            if !self.dry_run && matches!(proof, Ok(Proof::Dead(_))) {
+                remove::file(&lock_path, "its worker is not known any more");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the temporary files of a dead worker, the registered ones first, then whatever is in its own folder.
+    async fn remove_files_of(&self, worker: &str, swept: &mut Swept) -> Result<(), Error> {
+        let folder = self.place.temp_folder(worker);
+        let registered = self.store.temp_files_of(worker).await?;
+        let mut gone = Vec::with_capacity(registered.len());
+        for path in registered {
+            match remove::registered(Path::new(&path), worker, &folder, self.dry_run) {
+                Ok(removed) => {
+                    swept.add(removed);
+                    gone.push(path);
+                }
+                Err(reason) => tracing::warn!(%path, worker, %reason, "a temporary file is left"),
+            }
+        }
+        match remove::tree(&self.place.temp_root(), worker, self.dry_run) {
+            Ok(removed) => swept.add(removed),
+            Err(error) => tracing::warn!(folder = %folder.display(), %error, "a temporary folder is left"),
+        }
+        if !gone.is_empty() && !self.dry_run {
+            self.store.temp_forget(gone).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! One attempt of one job, from claim to settle, top to bottom.
+
+use super::lease::{Ended, Lease, work};
+use super::{Parts, presence::Presence};
+use crate::clock::{BootTime, UnixMillis};
+use crate::job::retry::{Decision, decide};
+use crate::job::{Class, Failure, Job, JobId, Parsed, Report, Stage, State, parse_row};
+use crate::replicate::{self, Attempt};
+use crate::store::{Claim, Confirmed, Fence, Outcome, Settled, Store, Unsettled};
+use crate::tempfiles::{BoxFuture, Register, TempFiles};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+/// The first pause before the end of an attempt is written again; it doubles up to the last.
+const SETTLE_FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const SETTLE_LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How others end an attempt early.
+#[derive(Debug, Clone, Default)]
+pub struct Controls {
+    /// Somebody wants the job cancelled.
+    pub cancel: CancellationToken,
+    /// The worker stops: give the job back.
+    pub release: CancellationToken,
+}
+
+/// How an attempt ended, for those who count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// The job is in this state now.
+    Settled(State),
+    /// The job is somebody else's.
+    LeaseLost,
+    /// The end could not be written before the worker had to stop; the sweeper will reclaim the job.
+    Unsettled,
+}
+
+/// What the work came to.
+enum Verdict {
+    Done(Report),
+    Failed(replicate::Error),
+    Superseded { by: JobId },
+    Panicked(String),
+    Released,
+    Cancelled,
+    Lost,
+}
+
+/// Runs one attempt. Whatever happens inside, panics too, the claim is settled here and nowhere else.
+pub async fn run(
+    parts: &Parts,
+    presence: &Presence,
+    claim: Claim,
+    claimed: BootTime,
+    attempt: Arc<Attempt>,
+    controls: Controls,
+) -> Finish {
+    let span = tracing::info_span!("attempt", job = claim.job.id, attempt = claim.job.attempt, worker = %presence.id);
+    async {
+        let fence = claim.fence();
+        let register = Arc::new(Registrar { store: parts.store.clone(), worker: presence.id, fence });
+        let temp = TempFiles::new(presence.temp_folder(), presence.id, register);
+        let lease = Lease::new(&parts.store, &parts.clock, &parts.settings, &attempt, fence, claimed);
+        tracing::info!(source = %claim.job.source, destination = %claim.job.destination, "claimed");
+        let verdict = {
+            let work = AssertUnwindSafe(replicate(parts, &claim, &lease, &temp, &attempt)).catch_unwind();
+            tokio::select! {
+                verdict = work => verdict.unwrap_or_else(|panic| Verdict::Panicked(panic_text(panic.as_ref()))),
+                ended = lease.keep(&controls.cancel) => match ended {
+                    Ended::Lost => Verdict::Lost,
+                    Ended::CancelRequested => Verdict::Cancelled,
+                },
+                () = controls.release.cancelled() => Verdict::Released,
+            }
+            // The work is dropped here, and its open files with it.
+        };
+        if let Err(error) = temp.close().await {
+            tracing::warn!(%error, "temporary files are left; a sweep removes them");
+        }
+        settle(parts, claim, verdict, &attempt, &controls.release).await
+    }
+    .instrument(span)
+    .await
+}
+
+/// resolve, survey, plan, transfer, confirm, publish.
+async fn replicate(
+    parts: &Parts,
+    claim: &Claim,
+    lease: &Lease<'_>,
+    temp: &TempFiles,
+    attempt: &Arc<Attempt>,
+) -> Verdict {
+    let wanted = match wanted(&claim.job, &claim.dest_key) {
+        Ok(wanted) => wanted,
+        Err(message) => {
+            return Verdict::Failed(replicate::Error { stage: Stage::Intake, class: Class::Refused, message });
+        }
+    };
+    let staged = match parts.engine.stage(&wanted, temp, attempt).await {
+        Ok(staged) => staged,
+        Err(error) => return Verdict::Failed(error),
+    };
+    if !staged.already_present() {
+        match lease.confirm(claim).await {
+            Ok(Confirmed::Yes) => {}
+            Ok(Confirmed::CancelRequested) => return Verdict::Cancelled,
+            Ok(Confirmed::Lost) => return Verdict::Lost,
+            Ok(Confirmed::Superseded { by }) => return Verdict::Superseded { by },
+            Err(error) => {
+                let message = format!("confirming the lease: {error}");
+                return Verdict::Failed(replicate::Error { stage: Stage::Confirm, class: Class::RETRY, message });
+            }
+        }
+    }
+    match parts.engine.publish(staged, attempt).await {
+        Ok(report) => Verdict::Done(report),
+        Err(error) => Verdict::Failed(error),
+    }
+}
+
+/// What the row asks for. Its canonical target must be the one that the claim guards.
+fn wanted(job: &Job, dest_key: &str) -> Result<Parsed, String> {
+    let wanted = parse_row(&job.source, &job.destination, &job.options).map_err(|error| error.to_string())?;
+    if wanted.dest_key() != dest_key {
+        return Err(format!(
+            "the row's dest_key `{dest_key}` is not its destination `{}`: leave that column out",
+            wanted.dest_key()
+        ));
+    }
+    Ok(wanted)
+}
+
+/// Writes the end of the attempt, again and again while the database cannot take it.
+async fn settle(
+    parts: &Parts,
+    mut claim: Claim,
+    verdict: Verdict,
+    attempt: &Attempt,
+    release: &CancellationToken,
+) -> Finish {
+    let now = parts.clock.now();
+    let Some(outcome) = outcome(parts, &claim.job, verdict, now) else {
+        tracing::warn!("the lease is lost: what this attempt did is dropped");
+        return Finish::LeaseLost;
+    };
+    let transfers = attempt.transfers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let mut pause = SETTLE_FIRST_PAUSE;
+    loop {
+        match parts.store.settle(claim, &outcome, work(attempt), &transfers).await {
+            Ok(Settled::Now(state)) => {
+                log_end(state, &outcome, attempt);
+                return Finish::Settled(state);
+            }
+            Ok(Settled::LeaseLost) => {
+                tracing::warn!("the lease is lost: what this attempt did is dropped");
+                return Finish::LeaseLost;
+            }
+            Err(Unsettled { claim: again, error }) if error.is_transient() && !release.is_cancelled() => {
+                tracing::warn!(%error, "the end of the attempt could not be written, trying again");
+                claim = again;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(SETTLE_LONGEST_PAUSE);
+            }
+            Err(Unsettled { error, .. }) => {
+                tracing::error!(%error, "the end of the attempt could not be written; a sweep reclaims the job");
+                return Finish::Unsettled;
+            }
+        }
+    }
+}
+
+/// What to write; None when the lease is lost.
+fn outcome(parts: &Parts, job: &Job, verdict: Verdict, now: UnixMillis) -> Option<Outcome> {
+    let failed = |stage: Stage, class: Class, message: String| {
+        let retry_in = match decide(parts.settings.retry, class, job.id, job.attempt, job.max_attempts) {
+            Decision::Retry { pause } => Some(pause),
+            Decision::GiveUp => None,
+        };
+        Outcome::Failed { failure: Failure::new(stage, class, message, now), retry_in }
+    };
+    Some(match verdict {
+        Verdict::Done(report) => Outcome::Completed(report),
+        Verdict::Failed(error) => failed(error.stage, error.class, error.message),
+        Verdict::Panicked(text) => {
+            let message = format!("the program panicked: {text}; please report this");
+            match failed(Stage::Work, Class::RETRY, message) {
+                Outcome::Failed { failure, retry_in } => {
+                    Outcome::Failed { failure: Failure { class: "panic".to_owned(), ..failure }, retry_in }
+                }
+                other => other,
+            }
+        }
+        Verdict::Superseded { by } => Outcome::Failed {
+            failure: Failure {
+                stage: Stage::Confirm.as_str().to_owned(),
+                class: "superseded".to_owned(),
+                message: format!(
+                    "job {by}, asked for later, has written this destination already; retry this one to write it all the same"
+                ),
+                at: now,
+            },
+            retry_in: None,
+        },
+        Verdict::Released => Outcome::Released { reason: "shutdown" },
+        Verdict::Cancelled => Outcome::Cancelled,
+        Verdict::Lost => return None,
+    })
+}
+
+fn log_end(state: State, outcome: &Outcome, attempt: &Attempt) {
+    match outcome {
+        Outcome::Completed(report) => tracing::info!(
+            digest = %report.digest,
+            already_present = report.already_present,
+            bytes_copied = report.bytes_copied,
+            requests = report.requests,
+            "completed"
+        ),
+        Outcome::Failed { failure, retry_in } => tracing::warn!(
+            %state,
+            stage = %failure.stage,
+            class = %failure.class,
+            error = %failure.message,
+            retry_in_ms = retry_in.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
+            bytes_moved = attempt.progress.bytes_moved(),
+            "the attempt failed"
+        ),
+        Outcome::Cancelled | Outcome::Released { .. } => tracing::info!(%state, "the attempt was ended early"),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
+
+/// Registers the temporary files of an attempt in the database.
+struct Registrar {
+    store: Store,
+    worker: Uuid,
+    fence: Fence,
+}
+
+impl Register for Registrar {
+    fn register<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let path = path.to_str().ok_or("the path is not UTF-8")?.to_owned();
+            self.store.temp_register(path, self.worker, self.fence).await.map_err(|error| error.to_string())
+        })
+    }
+
+    fn forget(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let paths = paths.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect();
+            self.store.temp_forget(paths).await.map_err(|error| error.to_string())
+        })
+    }
+}

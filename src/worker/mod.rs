@@ -1,0 +1,294 @@
+//! Workers: claim while there is room, run attempts, drain.
+//!
+//! A worker is one process incarnation. Its loop waits for a commit of anybody or for the end of one of its attempts, looks
+//! once at what there is to do, and does it: due, intake, claim. It never waits for an attempt before it looks again, and it
+//! never drops a claim: the claim future runs to its end, and each claim is settled by its attempt.
+
+pub mod attempt;
+pub mod lease;
+pub mod presence;
+
+use crate::clock::Clock;
+use crate::job::{JobId, State};
+use crate::replicate::{Attempt, Engine};
+use crate::shutdown::Shutdown;
+use crate::store::{ClaimRequest, Error, Fence, Store};
+use attempt::{Controls, Finish};
+use presence::Presence;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How a worker works; every value has a default.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Jobs at a time.
+    pub concurrency: usize,
+    /// Only from this queue.
+    pub queue: Option<String>,
+    /// How long a lease holds without renewal.
+    pub lease_ttl: Duration,
+    /// The longest time between two renewals.
+    pub lease_renewal: Duration,
+    /// How long before its end a lease is not trusted any more.
+    pub lease_margin: Duration,
+    /// The time between two sweeps.
+    pub sweep_interval: Duration,
+    /// Pauses between attempts.
+    pub retry: crate::job::retry::Policy,
+    /// Deaths of workers in a row without progress after which a job fails as poison.
+    pub poison_limit: i64,
+    /// How long running copies may go on after the first signal.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            queue: None,
+            lease_ttl: Duration::from_secs(30),
+            lease_renewal: Duration::from_secs(10),
+            lease_margin: Duration::from_secs(5),
+            sweep_interval: Duration::from_secs(5),
+            retry: crate::job::retry::Policy::default(),
+            poison_limit: 10,
+            shutdown_grace: Duration::from_secs(25),
+        }
+    }
+}
+
+/// What workers need. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// The replication engine.
+    pub engine: Engine,
+    /// How to work.
+    pub settings: Settings,
+    /// Temporary files, worker locks.
+    pub state_dir: PathBuf,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// What a worker did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Worked {
+    /// Jobs completed.
+    pub completed: u64,
+    /// Jobs failed for good, rejected rows too.
+    pub failed: u64,
+    /// Jobs cancelled.
+    pub cancelled: u64,
+    /// Attempts given back at the stop.
+    pub released: u64,
+    /// Attempts that failed and will be repeated.
+    pub retried: u64,
+}
+
+/// The longest wait between two looks, in case a wake-up is lost and the clock jumped.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Pause after the database failed.
+const ERROR_PAUSE: Duration = Duration::from_secs(1);
+/// The time between two signs of life in the worker's row.
+const SEEN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A worker and what it runs.
+pub struct Worker {
+    parts: Parts,
+    presence: Arc<Presence>,
+    running: JoinSet<(Fence, Finish)>,
+    controls: HashMap<Fence, Controls>,
+    worked: Worked,
+    seen: crate::clock::BootTime,
+}
+
+/// What one look found and did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Jobs claimed.
+    pub claimed: usize,
+    /// More could be claimed at once.
+    pub more: bool,
+    /// How long nothing will be due.
+    pub idle_for: Duration,
+}
+
+impl Worker {
+    /// A worker that is known to the database already.
+    #[must_use]
+    pub fn new(parts: Parts, presence: Arc<Presence>) -> Self {
+        let seen = parts.clock.boot();
+        Self { parts, presence, running: JoinSet::new(), controls: HashMap::new(), worked: Worked::default(), seen }
+    }
+
+    /// Works until drained: by the shutdown, or, with `until_done`, when nothing is left to do. When the shutdown says so,
+    /// running attempts are released. Returns with no attempt running.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]: the database cannot be used any more. Anything else is waited out.
+    pub async fn run(mut self, shutdown: &Shutdown, until_done: bool) -> Result<Worked, Error> {
+        let mut failing = false;
+        while !shutdown.drain.is_cancelled() {
+            let looked = self.tick().await;
+            let wait = match looked {
+                Ok(tick) => {
+                    failing = false;
+                    if tick.more {
+                        continue;
+                    }
+                    if until_done && self.running.is_empty() && self.is_done().await {
+                        break;
+                    }
+                    tick.idle_for
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "the database cannot be used just now, trying again");
+                    }
+                    failing = true;
+                    ERROR_PAUSE
+                }
+            };
+            tokio::select! {
+                () = shutdown.drain.cancelled() => {}
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                () = wake(&self.parts.store, wait, failing) => {}
+            }
+        }
+        self.drain(shutdown).await;
+        Ok(self.worked)
+    }
+
+    /// One look at what there is to do: due, intake, cancels, claim. Bounded.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; what runs goes on.
+    pub async fn tick(&mut self) -> Result<Tick, Error> {
+        while let Some(ended) = self.running.try_join_next() {
+            self.ended(ended);
+        }
+        let store = &self.parts.store;
+        if self.parts.clock.boot().since(self.seen) >= SEEN_INTERVAL {
+            store.worker_seen(self.presence.id).await?;
+            self.seen = self.parts.clock.boot();
+        }
+        if !self.running.is_empty() {
+            for fence in store.cancel_asked(self.presence.id).await? {
+                if let Some(controls) = self.controls.get(&fence) {
+                    controls.cancel.cancel();
+                }
+            }
+        }
+        let mut waiting = store.waiting().await?;
+        if waiting.due {
+            store.due().await?;
+            waiting.intake = true;
+            waiting.pending = true;
+        }
+        if waiting.intake {
+            let intake = store.intake().await?;
+            for (job, reason) in &intake.rejected {
+                tracing::warn!(job, %reason, "a row was rejected");
+            }
+            self.worked.failed += u64::try_from(intake.rejected.len()).unwrap_or(u64::MAX);
+            waiting.pending |= intake.accepted > 0;
+        }
+        let room = self.parts.settings.concurrency.saturating_sub(self.running.len());
+        let claimed = if waiting.pending && room > 0 { self.claim(room, None).await? } else { 0 };
+        let idle_for = match waiting.next_run_at {
+            Some(next) => next.since(self.parts.clock.now()).clamp(Duration::from_millis(1), LONGEST_WAIT),
+            None => LONGEST_WAIT,
+        };
+        Ok(Tick { claimed, more: claimed > 0 && claimed < room || waiting.due, idle_for })
+    }
+
+    /// Claims and starts attempts. Returns how many.
+    async fn claim(&mut self, room: usize, only: Option<JobId>) -> Result<usize, Error> {
+        let sent = self.parts.clock.boot();
+        let claims = self
+            .parts
+            .store
+            .claim(ClaimRequest {
+                worker: self.presence.id,
+                room,
+                queue: self.parts.settings.queue.clone(),
+                only,
+                lease_ttl: self.presence.lease_ttl(),
+            })
+            .await?;
+        let claimed = claims.len();
+        for claim in claims {
+            let fence = claim.fence();
+            let controls = Controls::default();
+            self.controls.insert(fence, controls.clone());
+            let (parts, presence) = (self.parts.clone(), self.presence.clone());
+            self.running.spawn(async move {
+                let attempt = Arc::new(Attempt::default());
+                (fence, attempt::run(&parts, &presence, claim, sent, attempt, controls).await)
+            });
+        }
+        Ok(claimed)
+    }
+
+    async fn is_done(&self) -> bool {
+        match self.parts.store.busy(self.parts.settings.queue.as_deref()).await {
+            Ok(busy) => !busy,
+            Err(error) => {
+                tracing::error!(%error, "the database cannot be used just now, trying again");
+                false
+            }
+        }
+    }
+
+    /// Waits for what runs; when the shutdown says so, has it released.
+    async fn drain(&mut self, shutdown: &Shutdown) {
+        if !self.running.is_empty() {
+            tracing::info!(running = self.running.len(), "waiting for running copies");
+        }
+        let mut released = false;
+        while !self.running.is_empty() {
+            tokio::select! {
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                () = shutdown.release.cancelled(), if !released => {
+                    released = true;
+                    for controls in self.controls.values() {
+                        controls.release.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Fence, Finish), tokio::task::JoinError>) {
+        match ended {
+            Ok((fence, finish)) => {
+                self.controls.remove(&fence);
+                match finish {
+                    Finish::Settled(State::Completed) => self.worked.completed += 1,
+                    Finish::Settled(State::Failed) => self.worked.failed += 1,
+                    Finish::Settled(State::Cancelled) => self.worked.cancelled += 1,
+                    Finish::Settled(State::Pending) => self.worked.released += 1,
+                    Finish::Settled(_) => self.worked.retried += 1,
+                    Finish::LeaseLost | Finish::Unsettled => {}
+                }
+            }
+            // The attempt's own panics are caught inside; this one was in the settling itself. The sweeper reclaims the job.
+            Err(error) => tracing::error!(%error, "an attempt ended badly"),
+        }
+    }
+}
+
+/// Returns when something may have changed, or after `wait`. While the database fails only the wait counts.
+async fn wake(store: &Store, wait: Duration, failing: bool) {
+    if failing {
+        tokio::time::sleep(wait).await;
+    } else if let Err(error) = store.changed(wait).await {
+        tracing::debug!(%error, "watching the database failed");
+        tokio::time::sleep(wait).await;
+    }
+}

@@ -1,0 +1,222 @@
+//! A worker's presence: a row, and a lock that the kernel drops when the process dies.
+//!
+//! A lock and not a pid, because pids are reused and mean nothing across containers; a lock and not the lease alone, because
+//! a killed worker's jobs should not wait for a clock. The lock proves something only to those who look at the same file: the
+//! row says on which machine, in which boot and in which folder it lives.
+
+use crate::clock::Clock;
+use crate::store::{Error, Store, WorkerRow};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Tries to make a lock file: a sweeper may look at it in the moment before it is locked.
+const LOCK_TRIES: usize = 5;
+
+/// What tells one machine's state folder from another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    machine_id: String,
+    boot_id: String,
+    state_dir: PathBuf,
+    device: i64,
+    inode: i64,
+}
+
+impl Place {
+    /// This machine and this state folder, which is made with mode 0700 when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when the folder cannot be made or written.
+    pub fn here(state_dir: &Path) -> Result<Self, Error> {
+        let unusable = |what: &Path, error: &io::Error| {
+            Error::Unusable(format!(
+                "state folder {}: {error}; use --state-dir DIR with a folder that can be written",
+                what.display()
+            ))
+        };
+        for folder in [state_dir.to_owned(), state_dir.join("workers"), state_dir.join("tmp")] {
+            if !folder.is_dir() {
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&folder)
+                    .map_err(|error| unusable(&folder, &error))?;
+            }
+        }
+        let facts = std::fs::metadata(state_dir).map_err(|error| unusable(state_dir, &error))?;
+        let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        Ok(Self {
+            machine_id: read("/etc/machine-id"),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            state_dir: std::path::absolute(state_dir).map_err(|error| unusable(state_dir, &error))?,
+            device: facts.dev().cast_signed(),
+            inode: facts.ino().cast_signed(),
+        })
+    }
+
+    /// The worker lives, or lived, on this machine since its last boot, with this state folder: its lock says the truth.
+    #[must_use]
+    pub fn is_of(&self, worker: &WorkerRow) -> bool {
+        // An empty boot id identifies nothing.
+        !self.boot_id.is_empty()
+            && self.boot_id == worker.boot_id
+            && self.machine_id == worker.machine_id
+            && self.device == worker.state_device
+            && self.inode == worker.state_inode
+    }
+
+    /// The folder of a worker's temporary files.
+    #[must_use]
+    pub fn temp_folder(&self, worker: &str) -> PathBuf {
+        self.state_dir.join("tmp").join(worker)
+    }
+
+    /// The lock file of a worker.
+    #[must_use]
+    pub fn lock_file(&self, worker: &str) -> PathBuf {
+        self.state_dir.join("workers").join(format!("{worker}.lock"))
+    }
+
+    /// The folder of all workers' temporary files.
+    #[must_use]
+    pub fn temp_root(&self) -> PathBuf {
+        self.state_dir.join("tmp")
+    }
+
+    /// The folder of all lock files.
+    #[must_use]
+    pub fn lock_root(&self) -> PathBuf {
+        self.state_dir.join("workers")
+    }
+}
+
+/// What the lock of a worker says.
+#[derive(Debug)]
+pub enum Proof {
+    /// Somebody holds it.
+    Alive,
+    /// Nobody holds it; we do now, so that nobody else acts on the same proof.
+    Dead(File),
+    /// There is no lock file.
+    Missing,
+}
+
+/// Looks at a worker's lock.
+///
+/// # Errors
+/// The file cannot be opened for another reason than that it is not there.
+pub fn probe(path: &Path) -> io::Result<Proof> {
+    let file = match rustix::fs::open(path, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(Proof::Missing),
+        Err(error) => return Err(error.into()),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&file, path)? => Ok(Proof::Dead(file)),
+        // Another sweeper removed it meanwhile.
+        Ok(()) => Ok(Proof::Missing),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Proof::Alive),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The open file is still what the path names.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(named) => Ok(named.dev() == open.dev() && named.ino() == open.ino()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// This process as a worker: known to the database, locked on disk.
+#[derive(Debug)]
+pub struct Presence {
+    /// Made at start; never the host name.
+    pub id: Uuid,
+    /// Where it lives.
+    pub place: Place,
+    store_row_ttl: Duration,
+    // Held for its lock.
+    _lock: File,
+}
+
+impl Presence {
+    /// Locks first, then inserts the row: whoever sees the row can trust the lock.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when the state folder cannot be written; else the store's.
+    pub async fn start(store: &Store, state_dir: &Path, lease_ttl: Duration, clock: &Clock) -> Result<Self, Error> {
+        let place = Place::here(state_dir)?;
+        let (id, lock) = lock_new(&place)
+            .map_err(|error| Error::Unusable(format!("state folder {}: {error}", place.state_dir.display())))?;
+        let now = clock.now();
+        store
+            .worker_start(WorkerRow {
+                id: id.to_string(),
+                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                pid: i64::from(std::process::id()),
+                machine_id: place.machine_id.clone(),
+                boot_id: place.boot_id.clone(),
+                state_dir: place.state_dir.display().to_string(),
+                state_device: place.device,
+                state_inode: place.inode,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                lease_ttl_ms: i64::try_from(lease_ttl.as_millis()).unwrap_or(i64::MAX),
+                started_at: now,
+                seen_at: now,
+            })
+            .await?;
+        Ok(Self { id, place, store_row_ttl: lease_ttl, _lock: lock })
+    }
+
+    /// How long this worker's leases hold without renewal.
+    #[must_use]
+    pub const fn lease_ttl(&self) -> Duration {
+        self.store_row_ttl
+    }
+
+    /// The folder of this worker's temporary files.
+    #[must_use]
+    pub fn temp_folder(&self) -> PathBuf {
+        self.place.temp_folder(&self.id.to_string())
+    }
+
+    /// Leaves nothing behind: folder, row, lock file. What could not be removed is logged; a sweep finds it.
+    pub async fn end(self, store: &Store) {
+        let id = self.id.to_string();
+        match std::fs::remove_dir(self.place.temp_folder(&id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(worker = %id, %error, "temporary files are left; the next sweep removes them");
+                return;
+            }
+            _ => {}
+        }
+        if let Err(error) = store.worker_gone(&id).await {
+            tracing::warn!(worker = %id, %error, "the worker's row is left; the next sweep removes it");
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(self.place.lock_file(&id)) {
+            tracing::warn!(worker = %id, %error, "the worker's lock file is left; the next sweep removes it");
+        }
+    }
+}
+
+fn lock_new(place: &Place) -> io::Result<(Uuid, File)> {
+    for _ in 0..LOCK_TRIES {
+        let id = Uuid::now_v7();
+        let path = place.lock_file(&id.to_string());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?);
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_at(&file, &path)? {
+            return Ok((id, file));
+        }
+    }
+    Err(io::Error::other("no lock file could be locked"))
+}

@@ -1,0 +1,108 @@
+//! The store's contract: one test for each sentence of its docs, on every database.
+
+mod attempts;
+mod enqueue;
+mod files;
+mod rules;
+mod sweeping;
+
+use crate::support::database::Database;
+use freightliner::clock::{Clock, ManualClock, UnixMillis};
+use freightliner::job::{CopyOptions, Job, JobId, NewJob, State};
+use freightliner::store::{Claim, ClaimRequest, Outcome, Store, Work};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+pub const TTL: Duration = Duration::from_secs(30);
+
+/// An open store on a fresh database, its clock, and a connection that is somebody else's.
+pub struct Bench {
+    pub store: Store,
+    pub clock: Clock,
+    pub hand: Arc<ManualClock>,
+    pub database: Database,
+    pub worker: Uuid,
+}
+
+impl Bench {
+    pub async fn new() -> Self {
+        let database = Database::sqlite();
+        // Triggers ask the machine's clock, so the manual one starts there.
+        let (clock, hand) = Clock::manual(Clock::System.now());
+        let store = Store::open(&database.url().parse().unwrap(), clock.clone()).await.unwrap();
+        Self { store, clock, hand, database, worker: Uuid::now_v7() }
+    }
+
+    /// A connection as a foreign program has it.
+    pub async fn foreign(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.database.file()).foreign_keys(false).connect().await.unwrap()
+    }
+
+    /// Runs a foreign statement; the error's message when it is refused.
+    pub async fn sql(&self, statement: &str) -> Result<u64, String> {
+        let mut foreign = self.foreign().await;
+        sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut foreign)
+            .await
+            .map(|done| done.rows_affected())
+            .map_err(|error| error.to_string())
+    }
+
+    /// One number by foreign SQL.
+    pub async fn number(&self, query: &str) -> i64 {
+        let mut foreign = self.foreign().await;
+        sqlx::query(AssertSqlSafe(query.to_owned())).fetch_one(&mut foreign).await.unwrap().get(0)
+    }
+
+    pub async fn enqueue(&self, job: NewJob) -> JobId {
+        let enqueued = self.store.enqueue(vec![job], "test").await.unwrap();
+        assert!(enqueued[0].created);
+        enqueued[0].id
+    }
+
+    pub async fn claim(&self, room: usize) -> Vec<Claim> {
+        self.claim_as(self.worker, room, None, None).await
+    }
+
+    pub async fn claim_as(&self, worker: Uuid, room: usize, queue: Option<&str>, only: Option<JobId>) -> Vec<Claim> {
+        let request = ClaimRequest { worker, room, queue: queue.map(str::to_owned), only, lease_ttl: TTL };
+        self.store.claim(request).await.unwrap()
+    }
+
+    /// Claims exactly one job.
+    pub async fn claim_one(&self) -> Claim {
+        let mut claims = self.claim(1).await;
+        assert_eq!(claims.len(), 1, "one job can be claimed");
+        claims.remove(0)
+    }
+
+    pub async fn job(&self, id: JobId) -> Job {
+        self.store.job(id).await.unwrap().expect("the job is there")
+    }
+
+    pub async fn state(&self, id: JobId) -> State {
+        self.job(id).await.state
+    }
+
+    pub async fn complete(&self, claim: Claim) {
+        let outcome = Outcome::Completed(freightliner::job::Report::default());
+        self.store.settle(claim, &outcome, Work::default(), &[]).await.unwrap();
+    }
+}
+
+pub fn copy(source: &str, destination: &str) -> NewJob {
+    NewJob::parse(source, destination, CopyOptions::default(), Path::new("/")).unwrap()
+}
+
+/// A job of its own target.
+pub fn numbered(number: usize) -> NewJob {
+    copy(&format!("a.example/app:{number}"), &format!("b.example/app:{number}"))
+}
+
+pub fn later(clock: &Clock, secs: u64) -> UnixMillis {
+    clock.now().plus(Duration::from_secs(secs))
+}

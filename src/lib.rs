@@ -23,7 +23,9 @@
 //! alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`] and [`layout`] know nothing
 //! of jobs' rows; [`store`] knows nothing of registries. A test reads the sources and holds them to it.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod daemon;
 pub mod job;
 pub mod layout;

@@ -1,0 +1,171 @@
+//! The options of a copy, shared by `replicate` and `enqueue`.
+
+use super::error::{Error, Result};
+use super::{Context, when};
+use crate::clock::UnixMillis;
+use crate::job::{CopyOptions, NewJob};
+use clap::builder::BoolishValueParser;
+use std::time::Duration;
+
+/// How to copy, and when.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct CopyArgs {
+    /// Fail when the destination tag exists with another digest; the default is to move it.
+    #[arg(long)]
+    pub no_clobber: bool,
+    /// Go through everything again although the digests are equal.
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Lower runs first [default: 100].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub priority: Option<i64>,
+    /// Not before this time, for example 2026-11-23T06:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = when::time, conflicts_with = "after")]
+    pub at: Option<UnixMillis>,
+    /// Not before this much time has passed, for example 30s, 5m, 2h, 1d or 1h30m.
+    #[arg(id = "after", long = "in", value_name = "DURATION", value_parser = when::duration)]
+    pub after: Option<Duration>,
+    /// Attempts before it is given up [default: 8].
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<i64>,
+    /// A name for this request: asking for it again finds the same job.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// The queue to wait in [default: default].
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<String>,
+    /// Verify TLS at the source; false also allows plain HTTP [default: true].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = BoolishValueParser::new())]
+    pub src_tls_verify: Option<bool>,
+    /// Verify TLS at the destination; false also allows plain HTTP [default: true].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
+        value_parser = BoolishValueParser::new())]
+    pub dest_tls_verify: Option<bool>,
+    /// Copy no referrers (signatures, SBOMs): what is done anyway so far.
+    #[arg(long, conflicts_with = "referrers")]
+    pub no_referrers: bool,
+    /// Not implemented.
+    #[arg(long, hide = true, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "root")]
+    pub referrers: Option<String>,
+    /// Not implemented.
+    #[arg(long, hide = true, value_name = "TAGS")]
+    pub tags: Option<String>,
+    /// Not implemented.
+    #[arg(long, hide = true)]
+    pub all_tags: bool,
+    /// Not implemented.
+    #[arg(long, hide = true, value_name = "PLATFORM")]
+    pub platform: Vec<String>,
+}
+
+impl CopyArgs {
+    /// Refuses options that are not there yet.
+    ///
+    /// # Errors
+    /// `not implemented: ...` for the first of them.
+    pub fn check(&self) -> Result {
+        let absent = |option: &str, meaning: &str| Err(Error::not_implemented(&format!("{option} ({meaning})")));
+        if self.tags.is_some() {
+            return absent("--tags", "several tags at once; enqueue each one");
+        }
+        if self.all_tags {
+            return absent("--all-tags", "all tags of a repository; enqueue each one");
+        }
+        if !self.platform.is_empty() {
+            return absent("--platform", "platform selection; leave it out to copy all platforms");
+        }
+        match self.referrers.as_deref() {
+            None | Some("none") => Ok(()),
+            Some("root" | "all") => absent("--referrers", "signatures and SBOMs; leave it out to copy the image alone"),
+            Some(other) => Err(Error::usage(format!("--referrers={other}: use root or all"))),
+        }
+    }
+
+    /// It was asked for at a time of its own.
+    #[must_use]
+    pub const fn has_time(&self) -> bool {
+        self.at.is_some() || self.after.is_some()
+    }
+
+    /// What goes into the row's options.
+    #[must_use]
+    pub fn options(&self) -> CopyOptions {
+        CopyOptions {
+            force: self.force,
+            no_clobber: self.no_clobber,
+            src_tls_verify: self.src_tls_verify,
+            dest_tls_verify: self.dest_tls_verify,
+            referrers: (self.no_referrers || self.referrers.is_some()).then(|| "none".to_owned()),
+            platforms: Vec::new(),
+        }
+    }
+
+    /// The job that `SRC DST` with these options means.
+    ///
+    /// # Errors
+    /// A reference or an option is wrong; the message says which.
+    pub fn job(&self, context: &Context, source: &str, destination: &str) -> Result<NewJob> {
+        let mut job = context.new_job(source, destination, self.options())?;
+        self.apply(&mut job, context.clock.now());
+        job.check()?;
+        Ok(job)
+    }
+
+    /// Puts what was typed into a job that has its defaults.
+    pub fn apply(&self, job: &mut NewJob, now: UnixMillis) {
+        job.run_at = self.at.or_else(|| self.after.map(|after| now.plus(after)));
+        job.priority = self.priority.unwrap_or(job.priority);
+        job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
+        job.idempotency_key.clone_from(&self.idempotency_key);
+        if let Some(queue) = &self.queue {
+            job.queue.clone_from(queue);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        copy: CopyArgs,
+    }
+
+    fn parse(line: &str) -> CopyArgs {
+        Line::parse_from(std::iter::once("x").chain(line.split_whitespace())).copy
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_named() {
+        for option in ["--tags", "--all-tags", "--platform", "--referrers"] {
+            let value = match option {
+                "--tags" => " a,b",
+                "--platform" => " linux/amd64 --platform linux/arm64",
+                _ => "",
+            };
+            let error = parse(&format!("{option}{value}")).check().unwrap_err();
+            assert!(error.message.starts_with(&format!("not implemented: {option} ")) && error.exit == 1, "{error}");
+        }
+        assert_eq!(parse("--referrers=all").check().unwrap_err().exit, 1);
+        assert_eq!(parse("--referrers=some").check().unwrap_err().exit, 2);
+        assert_eq!(parse("--no-referrers").options().referrers.as_deref(), Some("none"));
+        assert_eq!(parse("").check(), Ok(()));
+        assert_eq!(parse("").options(), CopyOptions::default());
+    }
+
+    #[test]
+    fn tls_switches_are_those_of_skopeo() {
+        assert_eq!(
+            parse("--src-tls-verify=false --dest-tls-verify").options().canonical(),
+            r#"{"src_tls_verify":false}"#
+        );
+        assert_eq!(parse("--dest-tls-verify=0").dest_tls_verify, Some(false));
+    }
+}

@@ -1,0 +1,156 @@
+//! `replicate SRC DST`: enqueue the copy, work on it here until it is finished, print the report.
+//!
+//! The row comes first, so the command survives being killed: the job stays, and the next worker goes on with it.
+
+use super::bars::{Bars, TICK};
+use super::copy::CopyArgs;
+use super::enqueue::print_one;
+use super::error::{Error, Result};
+use super::output::bytes;
+use super::report::count;
+use super::{Context, report};
+use crate::daemon::{self, Followed};
+use crate::job::NewJob;
+use crate::worker::Parts;
+use serde::Serialize;
+use std::sync::Mutex;
+
+/// Copy an image and wait until it is there.
+#[derive(Debug, clap::Args)]
+pub struct ReplicateArgs {
+    /// Where from: [docker://]HOST[:PORT]/REPO[:TAG][@DIGEST] or oci:DIR[:TAG].
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Where to, in the same form.
+    #[arg(value_name = "DST")]
+    destination: String,
+    /// Only put it into the queue and print the job's id.
+    #[arg(long)]
+    detach: bool,
+    /// Blobs moved at a time [default: 4].
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u64>,
+    #[command(flatten)]
+    copy: CopyArgs,
+}
+
+impl ReplicateArgs {
+    /// Numbers of the configuration that these flags set.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.concurrency.map(|number| ("copy", "blobs_at_once", number)).into_iter().collect()
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// Wrong usage; the job failed, was cancelled, or a signal ended the command (the job stays queued then).
+pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
+    let ReplicateArgs { source, destination, detach, copy, .. } = arguments;
+    copy.check()?;
+    if copy.has_time() && !detach {
+        return Err(Error::usage("--at and --in are for jobs that wait in the queue, not for this command")
+            .hint("add --detach, or use `freightliner enqueue`"));
+    }
+    let job = copy.job(context, &source, &destination)?;
+    if copy.dry_run {
+        return preview(context, &job).await;
+    }
+    let store = context.store().await?;
+    let queue = job.queue.clone();
+    let enqueued = store.enqueue(vec![job], &context.actor()).await?;
+    let enqueued = *enqueued.first().ok_or_else(|| Error::failed("backend", "the database gave no id for the job"))?;
+    if detach {
+        return print_one(&mut context.output, enqueued);
+    }
+    if !enqueued.created {
+        context.notes.note(&format!("job {} asks for the same already; following it", enqueued.id));
+    }
+    let parts = context.parts(store, Some(queue))?;
+    let shown = !context.format().is_json();
+    let bars = Mutex::new(Bars::new(enqueued.id, context.notes.clone(), context.clock.clone(), shown));
+    match follow(parts, enqueued.id, &bars).await? {
+        Followed::Finished(job) => report::finished(&mut context.output, &job),
+        Followed::Interrupted(signal) => {
+            let id = enqueued.id;
+            Err(Error::interrupted(
+                signal,
+                format!("interrupted: job {id} stays queued and goes on with the next worker"),
+            )
+            .hint(format!("to call it off: freightliner jobs cancel {id}")))
+        }
+    }
+}
+
+/// Works on the job, or watches another worker do it, while the bars move.
+async fn follow(parts: Parts, id: i64, bars: &Mutex<Bars>) -> Result<Followed> {
+    let with_bars = |act: &dyn Fn(&mut Bars)| {
+        // A poisoned bar is still a bar.
+        act(&mut bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    };
+    let mut seen = |seen: daemon::Seen| with_bars(&|bars| bars.see(seen.clone()));
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut followed = std::pin::pin!(daemon::follow(parts, id, &mut seen));
+    let outcome = loop {
+        // Cancel-safe: the job's future is pinned outside and goes on in the next round.
+        tokio::select! {
+            outcome = &mut followed => break outcome,
+            _ = ticker.tick() => with_bars(&Bars::tick),
+        }
+    };
+    with_bars(&Bars::clear);
+    Ok(outcome?)
+}
+
+#[derive(Serialize)]
+struct Previewed<'a> {
+    source: &'a str,
+    destination: &'a str,
+    #[serde(flatten)]
+    preview: crate::replicate::Preview,
+}
+
+/// `--dry-run`: what the copy would do.
+///
+/// # Errors
+/// The source cannot be read, the destination cannot be looked at, or `--no-clobber` would stop the copy.
+pub async fn preview(context: &mut Context, job: &NewJob) -> Result {
+    let preview = context.engine()?.preview(&job.parsed).await?;
+    let NewJob { source, destination, .. } = job;
+    let other = preview.destination_digest.clone().filter(|digest| *digest != preview.digest);
+    let refused = job.parsed.options.no_clobber && other.is_some();
+    if context.format().is_json() {
+        context.output.json(&Previewed { source, destination, preview })?;
+    } else {
+        let output = &mut context.output;
+        match (&other, preview.already_present) {
+            (_, true) => output.line(&format!("already there: {destination} is {source}; nothing would be done"))?,
+            (Some(_), _) if refused => {
+                output.line(&format!("would not copy {source}: {destination} is another image"))?
+            }
+            (Some(_), _) => output.line(&format!("would copy {source} and move {destination}"))?,
+            (None, _) => output.line(&format!("would copy {source} to {destination}"))?,
+        }
+        let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
+        let size = format!(
+            "{}, {}, {}",
+            counted(preview.manifests, "manifest"),
+            counted(preview.blobs, "blob"),
+            bytes(preview.bytes)
+        );
+        output.pairs(&[
+            ("digest", preview.digest),
+            ("media type", preview.media_type),
+            ("destination", preview.destination_digest.unwrap_or_else(|| "absent".to_owned())),
+            ("to do", size),
+        ])?;
+    }
+    match other {
+        Some(digest) if refused => {
+            Err(Error::failed("refused", format!("{destination} exists with another digest, {digest} (--no-clobber)")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,80 @@
+//! `work`: run workers and sweeper until a signal, or with `--drain` until nothing is left to do.
+
+use super::error::{Error, Result};
+use super::{Context, when};
+use crate::daemon;
+use crate::worker::Worked;
+use std::time::Duration;
+
+/// Run workers until a signal.
+#[derive(Debug, clap::Args)]
+pub struct WorkArgs {
+    /// Jobs at a time [default: 8].
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u64>,
+    /// End when nothing is pending, running or waiting for a retry; exit 1 when a job failed meanwhile.
+    #[arg(long)]
+    drain: bool,
+    /// Only this queue.
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// How long running copies may go on after the first signal [default: 25s].
+    #[arg(long, value_name = "DURATION", value_parser = when::duration)]
+    shutdown_grace: Option<Duration>,
+}
+
+impl WorkArgs {
+    /// Numbers of the configuration that these flags set.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<(&'static str, &'static str, u64)> {
+        // Parts of a second are rounded up: a grace of 500ms is not none.
+        let secs = |grace: Duration| grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let concurrency = self.concurrency.map(|number| ("worker", "concurrency", number));
+        let grace = self.shutdown_grace.map(|grace| ("worker", "shutdown_grace_secs", secs(grace)));
+        concurrency.into_iter().chain(grace).collect()
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// The database or the state folder cannot be used; with `--drain` a job failed; a second signal cut it short.
+pub async fn run(context: &mut Context, arguments: WorkArgs) -> Result {
+    let store = context.store().await?;
+    let parts = context.parts(store, arguments.queue)?;
+    let daemon::Ended { worked, signal, aborted } = daemon::work(parts, arguments.drain).await?;
+    if context.format().is_json() {
+        context.output.json(&worked)?;
+    } else {
+        let Worked { completed, failed, cancelled, released, retried } = worked;
+        let line = format!(
+            "{completed} completed, {failed} failed, {cancelled} cancelled, {released} released, {retried} retried"
+        );
+        context.output.line(&line)?;
+    }
+    match signal {
+        Some(signal) if aborted => {
+            Err(Error::interrupted(signal, "stopped at once by a second signal; its jobs go on with the next worker"))
+        }
+        Some(_) => Ok(()),
+        None if worked.failed > 0 => Err(Error::failed("failed", format!("{} jobs failed", worked.failed))
+            .hint("freightliner jobs list --state failed")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_settings() {
+        let arguments = WorkArgs {
+            concurrency: Some(3),
+            drain: false,
+            queue: None,
+            shutdown_grace: Some(Duration::from_millis(1500)),
+        };
+        assert_eq!(arguments.numbers(), [("worker", "concurrency", 3), ("worker", "shutdown_grace_secs", 2)]);
+    }
+}

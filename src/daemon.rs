@@ -167,7 +167,7 @@ pub enum Seen {
 #[derive(Debug, Clone)]
 pub enum Followed {
     /// Completed, failed or cancelled.
-    Finished(Job),
+    Finished(Box<Job>),
     /// A signal ended the command; the job was given back and stays queued.
     Interrupted(Signal),
 }
@@ -200,7 +200,7 @@ async fn follow_as(
     loop {
         let job = parts.store.job(id).await?.ok_or(Error::NoJob(id))?;
         if job.state.is_finished() {
-            return Ok(Followed::Finished(job));
+            return Ok(Followed::Finished(Box::new(job)));
         }
         if parts.clock.boot().since(swept) >= parts.settings.sweep_interval {
             sweep_by_proof(parts).await?;
@@ -257,7 +257,7 @@ async fn follow_as(
 /// The job may have been finished, or taken by another, before it could be given back.
 async fn interrupted(parts: &Parts, id: JobId, signal: Signal) -> Result<Followed, Error> {
     Ok(match parts.store.job(id).await? {
-        Some(job) if job.state.is_finished() => Followed::Finished(job),
+        Some(job) if job.state.is_finished() => Followed::Finished(Box::new(job)),
         _ => Followed::Interrupted(signal),
     })
 }

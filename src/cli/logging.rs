@@ -28,7 +28,7 @@ pub fn start(level: Level, format: LogFormat, notes: &Notes) {
         .with_writer(move || notes.clone());
     let lines = match format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
     };
     // It fails only when tracing runs already, as in tests that share a process.
     tracing_subscriber::registry().with(lines).try_init().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The command line: what is typed becomes a [`Context`] and one command, and its end becomes an exit code.
 //!
 //! Read [`Command`] for what there is and [`run`] for the way of every command; each command has a file. Commands that the
-//! contract names but that are not there yet are no variants: [`arguments`] answers for them, so that `--help` shows only
+//! contract names but that are not there yet are no variants: `arguments` answers for them, so that `--help` shows only
 //! what works. A command never prints by itself and never ends the process: it writes to `output` and returns.
 
 mod arguments;

@@ -119,38 +119,26 @@ struct Previewed<'a> {
 pub async fn preview(context: &mut Context, job: &NewJob) -> Result {
     let preview = context.engine()?.preview(&job.parsed).await?;
     let NewJob { source, destination, .. } = job;
-    let other = preview.destination_digest.clone().filter(|digest| *digest != preview.digest);
-    let refused = job.parsed.options.no_clobber && other.is_some();
-    if context.format().is_json() {
-        context.output.json(&Previewed { source, destination, preview })?;
-    } else {
-        let output = &mut context.output;
-        match (&other, preview.already_present) {
-            (_, true) => output.line(&format!("already there: {destination} is {source}; nothing would be done"))?,
-            (Some(_), _) if refused => {
-                output.line(&format!("would not copy {source}: {destination} is another image"))?
-            }
-            (Some(_), _) => output.line(&format!("would copy {source} and move {destination}"))?,
-            (None, _) => output.line(&format!("would copy {source} to {destination}"))?,
-        }
-        let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
-        let size = format!(
-            "{}, {}, {}",
-            counted(preview.manifests, "manifest"),
-            counted(preview.blobs, "blob"),
-            bytes(preview.bytes)
-        );
-        output.pairs(&[
-            ("digest", preview.digest),
-            ("media type", preview.media_type),
-            ("destination", preview.destination_digest.unwrap_or_else(|| "absent".to_owned())),
-            ("to do", size),
-        ])?;
+    let output = &mut context.output;
+    if output.format().is_json() {
+        return output.json(&Previewed { source, destination, preview });
     }
-    match other {
-        Some(digest) if refused => {
-            Err(Error::failed("refused", format!("{destination} exists with another digest, {digest} (--no-clobber)")))
-        }
-        _ => Ok(()),
-    }
+    output.line(&match (&preview.destination_digest, preview.already_present) {
+        (_, true) => format!("already there: {destination} is {source}; nothing would be done"),
+        (Some(digest), _) if *digest != preview.digest => format!("would copy {source} and move {destination}"),
+        _ => format!("would copy {source} to {destination}"),
+    })?;
+    let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
+    let size = format!(
+        "{}, {}, {}",
+        counted(preview.manifests, "manifest"),
+        counted(preview.blobs, "blob"),
+        bytes(preview.bytes)
+    );
+    output.pairs(&[
+        ("digest", preview.digest),
+        ("media type", preview.media_type),
+        ("destination", preview.destination_digest.unwrap_or_else(|| "absent".to_owned())),
+        ("to do", size),
+    ])
 }

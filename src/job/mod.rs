@@ -108,7 +108,6 @@ pub fn rfc3339<S: Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok,
 ///
 /// # Errors
 /// Those of the serializer.
-#[expect(clippy::ref_option, reason = "serde's serialize_with hands out a reference to the field")]
 pub fn rfc3339_option<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serializer.serialize_str(&time.to_rfc3339()),

@@ -13,7 +13,7 @@ const BROKEN: u8 = 1;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    std::panic::set_hook(Box::new(|panic| cli::report_panic(panic)));
+    std::panic::set_hook(Box::new(cli::report_panic));
     // The hook has said what there is to say.
     let exit = std::panic::catch_unwind(AssertUnwindSafe(|| run(&arguments))).unwrap_or(BROKEN);
     ExitCode::from(exit)

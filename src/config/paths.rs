@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_default_follows_the_platform() {
-        let at = |environment: Environment<'_>| database(None, environment, Path::new("/work"));
+        let at = |environment: Environment<'_>| database(None, environment, Path::new("/here"));
         let path = |text: &str| Ok(DatabaseUrl::Sqlite(PathBuf::from(text)));
         assert_eq!(at(&only("XDG_STATE_HOME", "/s")), path("/s/freightliner/freightliner.db"));
         assert_eq!(at(&only("HOME", "/h")), path("/h/.local/state/freightliner/freightliner.db"));
@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn the_state_folder_is_beside_the_database() {
         let url = DatabaseUrl::Sqlite("/a/b.db".into());
-        assert_eq!(state_dir(None, &url, Path::new("/work")), Path::new("/a"));
-        assert_eq!(state_dir(Some("s".into()), &url, Path::new("/work")), Path::new("/work/s"));
+        assert_eq!(state_dir(None, &url, Path::new("/here")), Path::new("/a"));
+        assert_eq!(state_dir(Some("s".into()), &url, Path::new("/here")), Path::new("/here/s"));
     }
 
     #[test]

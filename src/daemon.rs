@@ -218,8 +218,7 @@ async fn follow_as(
             loop {
                 tokio::select! {
                     _ = &mut running => break,
-                    cancelled = cancel_asked(parts, presence, id), if !controls.cancel.is_cancelled() => {
-                        cancelled?;
+                    () = cancel_asked(parts, presence, id), if !controls.cancel.is_cancelled() => {
                         controls.cancel.cancel();
                     }
                     received = signals.next() => {
@@ -288,12 +287,20 @@ async fn claim(parts: &Parts, presence: &Presence, job: &Job) -> Result<Option<C
     Ok(claims.into_iter().next())
 }
 
-/// Returns when somebody wants the running job cancelled.
-async fn cancel_asked(parts: &Parts, presence: &Presence, id: JobId) -> Result<(), Error> {
+/// Returns when somebody wants the running job cancelled. An error of the database is not the copy's end: its lease is.
+async fn cancel_asked(parts: &Parts, presence: &Presence, id: JobId) {
     loop {
-        parts.store.changed(LOOK).await?;
-        if parts.store.cancel_asked(presence.id).await?.iter().any(|fence| fence.job == id) {
-            return Ok(());
+        let asked = async {
+            parts.store.changed(LOOK).await?;
+            parts.store.cancel_asked(presence.id).await
+        };
+        match asked.await {
+            Ok(fences) if fences.iter().any(|fence| fence.job == id) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "looking for a cancel failed");
+                tokio::time::sleep(LOOK).await;
+            }
         }
     }
 }

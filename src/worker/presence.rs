@@ -198,9 +198,17 @@ impl Presence {
             }
             _ => {}
         }
-        if let Err(error) = store.worker_gone(&id).await {
-            tracing::warn!(worker = %id, %error, "the worker's row is left; the next sweep removes it");
-            return;
+        match store.worker_gone(&id).await {
+            Ok(true) => {}
+            // A job that could not be settled is still ours. The lock file stays: unlocked, it proves that we are gone.
+            Ok(false) => {
+                tracing::warn!(worker = %id, "a job is left running; the next sweep reclaims it");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(worker = %id, %error, "the worker's row is left; the next sweep removes it");
+                return;
+            }
         }
         if let Err(error) = std::fs::remove_file(self.place.lock_file(&id)) {
             tracing::warn!(worker = %id, %error, "the worker's lock file is left; the next sweep removes it");

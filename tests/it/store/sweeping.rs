@@ -180,3 +180,17 @@ async fn a_worker_that_ends_cleanly_leaves_nothing() {
         assert_eq!(std::fs::read_dir(state.path().join(folder)).unwrap().count(), 0);
     }
 }
+
+#[tokio::test]
+async fn a_worker_that_ends_with_a_job_unsettled_leaves_the_proof_of_its_end() {
+    let bench = Bench::new().await;
+    let state = tempfile::tempdir().unwrap();
+    let id = bench.enqueue(numbered(1)).await;
+    let worker = presence(&bench, state.path()).await;
+    let _claim = bench.claim_as(worker.id, 1, None, None).await.remove(0);
+    worker.end(&bench.store).await;
+    let swept = sweep::once(&bench.store, state.path(), &bench.clock, 10, false).await.unwrap();
+    assert_eq!((swept.jobs_requeued, swept.workers_removed), (1, 1), "at once, not when the lease runs out");
+    assert_eq!(bench.state(id).await, State::Scheduled);
+    assert_eq!(std::fs::read_dir(state.path().join("workers")).unwrap().count(), 0);
+}

@@ -8,6 +8,7 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod copy;
 mod rig;
 mod sqlx_data;
 mod store;

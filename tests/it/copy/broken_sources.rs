@@ -1,0 +1,158 @@
+//! Sources that break off, lie or send the wrong bytes: what passes is tried again, what is wrong never arrives.
+
+use super::{assert_failure, assert_nothing_published, assert_whole, binary, fails, replicated};
+use crate::support::fake::{Fake, Fault, Matcher};
+use crate::support::image::{Image, ImageBuilder};
+use std::time::Duration;
+
+struct Scene {
+    source: Fake,
+    destination: Fake,
+    image: Image,
+    from: String,
+    to: String,
+}
+
+/// An image with a large and a small layer at the source, and an empty destination.
+fn scene() -> Scene {
+    let (source, destination) = (Fake::start(), Fake::start());
+    let image = ImageBuilder::oci(1).layer(3_000_000).layer(2_000).build();
+    source.put_image("a", "v1", &image);
+    let (from, to) = (source.reference("a", "v1"), destination.reference("b", "v1"));
+    Scene { source, destination, image, from, to }
+}
+
+impl Scene {
+    fn large(&self) -> &str {
+        &self.image.layers()[0].digest
+    }
+
+    fn small(&self) -> &str {
+        &self.image.layers()[1].digest
+    }
+
+    /// The copy succeeds in its first attempt.
+    fn recovers(&self) {
+        let job = replicated(&binary(), &self.from, &self.to, &[]);
+        assert_eq!(job["attempt"], 1, "{job:#}");
+        assert_whole(&self.destination, "b", "v1", &self.image);
+        let bytes: u64 = self.image.all_blobs().iter().map(|blob| blob.content.len()).sum();
+        assert_eq!(job["report"]["bytes_copied"], bytes, "bytes of broken tries are not counted: {job:#}");
+        assert_eq!(job["progress"]["bytes_done"], bytes, "{job:#}");
+    }
+}
+
+#[test]
+fn a_layer_that_breaks_off_is_read_again() {
+    let scene = scene();
+    scene.source.fault(Matcher::new("GET", scene.large()), Fault::CutBodyAfter(1_500_000));
+    scene.source.fault(Matcher::new("GET", scene.small()), Fault::CutBodyAfter(500));
+    scene.recovers();
+}
+
+#[test]
+fn connections_that_are_dropped_are_made_again() {
+    let scene = scene();
+    scene.source.fault(Matcher::new("GET", "/manifests/"), Fault::DropConnection);
+    scene.source.fault(Matcher::new("GET", scene.large()), Fault::DropConnection);
+    scene.destination.fault(Matcher::new("POST", "/uploads/"), Fault::DropConnection);
+    scene.recovers();
+}
+
+#[test]
+fn a_busy_source_is_waited_for() {
+    let scene = scene();
+    let wait = Some("1".to_owned());
+    scene.source.fault(Matcher::new("GET", "/manifests/v1"), Fault::TooManyRequests { retry_after: wait.clone() });
+    scene.source.fault(Matcher::new("GET", scene.small()), Fault::TooManyRequests { retry_after: wait });
+    scene.source.fault(Matcher::new("GET", scene.large()), Fault::status(503));
+    let started = tokio::time::Instant::now();
+    scene.recovers();
+    assert!(started.elapsed() >= Duration::from_secs(2), "Retry-After was not honoured, twice one second");
+}
+
+#[test]
+fn a_wrong_layer_is_read_once_more() {
+    let scene = scene();
+    scene.source.fault(Matcher::new("GET", scene.large()), Fault::WrongBytes);
+    scene.source.fault(Matcher::new("GET", scene.small()), Fault::ExtraBytes(1));
+    scene.recovers();
+    assert_eq!((scene.source.count("GET", scene.large()), scene.source.count("GET", scene.small())), (2, 2));
+}
+
+/// Always wrong: failed as corrupt after exactly one more reading, and never committed at the destination.
+fn never_committed(fault: Fault, digest: fn(&Scene) -> &str) {
+    let scene = scene();
+    let digest = digest(&scene).to_owned();
+    scene.source.fault(Matcher::new("GET", &digest).always(), fault);
+    let job = fails(&binary(), &scene.from, &scene.to, &[]);
+    assert_failure(&job, "corrupt", "transfer", 1);
+    assert!(job["failure"]["message"].as_str().unwrap().contains(&digest), "{job:#}");
+    assert_eq!(scene.source.count("GET", &digest), 2, "read, and once more");
+    assert!(!scene.destination.has_blob("b", &digest));
+    assert_nothing_published(&scene.destination, "b");
+    let refused = |request: &crate::support::fake::LoggedRequest| request.method == "PUT" && request.status == Some(400);
+    assert!(!scene.destination.requests().iter().any(refused), "the destination had to find out by itself");
+}
+
+#[test]
+fn a_layer_that_is_always_wrong_is_never_committed() {
+    never_committed(Fault::WrongBytes, Scene::large);
+    never_committed(Fault::WrongBytes, Scene::small);
+}
+
+#[test]
+fn a_layer_that_is_always_too_long_is_never_committed() {
+    never_committed(Fault::ExtraBytes(4_000), Scene::large);
+    never_committed(Fault::ExtraBytes(1), Scene::small);
+}
+
+#[test]
+fn a_source_that_never_ends_a_layer_well_is_tried_in_later_attempts() {
+    let scene = scene();
+    scene.source.fault(Matcher::new("GET", scene.large()).always(), Fault::CutBodyAfter(100_000));
+    let job = fails(&binary(), &scene.from, &scene.to, &["--max-attempts", "2"]);
+    assert_failure(&job, "retryable", "transfer", 2);
+    assert_nothing_published(&scene.destination, "b");
+    assert!(!scene.destination.has_blob("b", scene.large()));
+}
+
+#[test]
+fn a_wrong_digest_header_is_not_believed() {
+    // Once: read again.
+    let once = scene();
+    once.source.fault(Matcher::new("GET", "/manifests/v1"), Fault::WrongDigestHeader);
+    once.recovers();
+    // Always: it is not known what the tag means.
+    let always = scene();
+    always.source.fault(Matcher::new("*", "/manifests/v1").always(), Fault::WrongDigestHeader);
+    let job = fails(&binary(), &always.from, &always.to, &[]);
+    assert_failure(&job, "corrupt", "resolve", 1);
+    assert_nothing_published(&always.destination, "b");
+    // By digest only the bytes count.
+    let pinned = format!("{}/a@{}", always.source.authority(), always.image.digest);
+    always.source.fault(Matcher::new("*", "/manifests/sha256").always(), Fault::WrongDigestHeader);
+    replicated(&binary(), &pinned, &always.to, &[]);
+    assert_whole(&always.destination, "b", "v1", &always.image);
+}
+
+#[test]
+fn a_manifest_with_wrong_bytes_is_never_copied() {
+    let scene = scene();
+    let pinned = format!("{}/a@{}", scene.source.authority(), scene.image.digest);
+    scene.source.fault(Matcher::new("GET", "/manifests/").always(), Fault::WrongBytes);
+    for from in [&pinned, &scene.from] {
+        let job = fails(&binary(), from, &scene.to, &[]);
+        assert_failure(&job, "corrupt", "resolve", 1);
+    }
+    assert_eq!(scene.source.count("GET", "/manifests/"), 4, "each read twice");
+    assert_eq!(scene.destination.count("PUT", "/") + scene.destination.count("POST", "/"), 0);
+}
+
+#[test]
+fn a_slow_source_is_no_broken_one() {
+    let scene = scene();
+    let slow = Fault::SlowBody { chunk: 500_000, delay: Duration::from_millis(50) };
+    scene.source.fault(Matcher::new("GET", scene.large()), slow);
+    scene.recovers();
+}

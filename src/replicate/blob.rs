@@ -257,10 +257,13 @@ impl Way {
         };
         let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
         moved.add(&bytes);
-        let sent = session.finish_upload(upload, &blob.digest, blob.size, body_of(bytes)).await;
-        sent.map_err(|cause| self.not_sent(blob, &cause))?;
-        moved.keep();
-        Ok(How::Copied)
+        match session.finish_upload(upload.clone(), &blob.digest, blob.size, body_of(bytes)).await {
+            Ok(()) => {
+                moved.keep();
+                Ok(How::Copied)
+            }
+            Err(cause) => Err(self.not_sent(session, upload, blob, &cause).await),
+        }
     }
 
     /// Sends a blob while it is read. The reading decides what failed: when the source breaks, the upload breaks with it,
@@ -282,20 +285,22 @@ impl Way {
             // An answer before the last piece was even given out.
             early = &mut finish => {
                 return Err(match early {
-                    Err(cause) => self.not_sent(blob, &cause),
+                    Err(cause) => self.not_sent(session, upload, blob, &cause).await,
                     Ok(()) => self.answered_early(blob),
                 });
             }
         };
         match read {
-            Ok(true) => {
-                finish.await.map_err(|cause| self.not_sent(blob, &cause))?;
-                moved.keep();
-                Ok(How::Copied)
-            }
+            Ok(true) => match finish.await {
+                Ok(()) => {
+                    moved.keep();
+                    Ok(How::Copied)
+                }
+                Err(cause) => Err(self.not_sent(session, upload, blob, &cause).await),
+            },
             // The upload has dropped its body: it has an answer, or an error.
             Ok(false) => Err(match finish.await {
-                Err(cause) => self.not_sent(blob, &cause),
+                Err(cause) => self.not_sent(session, upload, blob, &cause).await,
                 Ok(()) => self.answered_early(blob),
             }),
             Err(broken) => {
@@ -322,9 +327,21 @@ impl Way {
         Error::new(Stage::Transfer, Class::Corrupt, message)
     }
 
-    fn not_sent(&self, blob: &Blob, cause: &crate::registry::Error) -> Trouble {
+    /// What a failed upload means. Whoever answered may still keep what it got and is told to forget it; whoever did not
+    /// answer is not waited for a second time.
+    async fn not_sent(
+        &self,
+        session: &Session,
+        upload: Upload,
+        blob: &Blob,
+        cause: &crate::registry::Error,
+    ) -> Trouble {
+        let lost = upload_was_lost(cause);
+        if cause.status().is_some() && !lost {
+            session.cancel_upload(upload).await;
+        }
         let error = self.failed(blob, cause);
-        let again = matches!(error.class, Class::Retry { .. }) || upload_was_lost(cause);
+        let again = matches!(error.class, Class::Retry { .. }) || lost;
         Trouble::Other { error, again }
     }
 

@@ -23,7 +23,8 @@ fn small_image() -> Image {
 
 #[test]
 fn passwords_of_the_docker_config() {
-    let (Some(source), Some(destination)) = (Registry::with_user("ann", "one"), Registry::with_user("bob", "two")) else {
+    let (Some(source), Some(destination)) = (Registry::with_user("ann", "one"), Registry::with_user("bob", "two"))
+    else {
         return;
     };
     let image = small_image();
@@ -99,12 +100,21 @@ esac"#,
 fn a_failing_helper_is_named_and_its_secret_is_not() {
     let fake = Fake::start_with(Options { auth: Auth::basic("ann", "one"), ..Options::default() });
     fake.put_image("a", "v1", &small_image());
-    let folder = helper("echo 'out-secret'; echo 'the keychain is locked' >&2; exit 3");
-    let binary = with_helper(&folder);
-    binary.docker_config(&json!({ "credHelpers": { fake.authority(): "rig" } }));
-    let output = binary.run(&["-o", "json", "manifest", &fake.reference("a", "v1")]).expect_code(1);
-    assert!(output.errors().contains("docker-credential-rig"), "{output}");
-    assert!(!output.errors().contains("out-secret"), "{output}");
+    // By their protocol, helpers say on standard output what is wrong.
+    for (script, said) in [
+        ("echo 'the keychain is locked'; exit 3", "the keychain is locked"),
+        (r#"echo '{"Username":"ann","Secret":"out-secret'"#, "not valid"),
+        (r#"echo '{"Username":"ann","Secret":"out-secret"}'; exit 1"#, "exit status"),
+        ("echo out-secret", "not valid"),
+    ] {
+        let folder = helper(script);
+        let binary = with_helper(&folder);
+        binary.docker_config(&json!({ "credHelpers": { fake.authority(): "rig" } }));
+        let output = binary.run(&["--log-level", "trace", "manifest", &fake.reference("a", "v1")]).expect_code(1);
+        let errors = output.errors();
+        assert!(errors.contains("docker-credential-rig") && errors.contains(said), "{output}");
+        assert!(!errors.contains("out-secret"), "{output}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{assert_failure, assert_nothing_published, assert_whole, binary, fails, replicated};
 use crate::support::fake::{Fake, Fault, Matcher};
 use crate::support::image::{self, Image, ImageBuilder};
+use crate::support::registry::Registry;
 
 struct Scene {
     destination: Fake,
@@ -41,9 +42,48 @@ fn trouble_with_the_tag_passes() {
 #[test]
 fn trouble_with_an_upload_passes() {
     survives("PUT", "/blobs/uploads/", Fault::status(500));
-    survives("PUT", "/blobs/uploads/", Fault::error(404, "BLOB_UPLOAD_UNKNOWN", "where is it"));
     survives("POST", "/blobs/uploads/", Fault::status(502));
     survives("POST", "/blobs/uploads/", Fault::TooManyRequests { retry_after: None });
+}
+
+/// The registry has lost the upload, or what arrived there was mangled: a new one is begun.
+#[test]
+fn an_upload_that_is_lost_is_begun_again() {
+    for code in ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "DIGEST_INVALID", "SIZE_INVALID"] {
+        let scene = scene();
+        let status = if code == "BLOB_UPLOAD_UNKNOWN" { 404 } else { 400 };
+        scene.destination.fault(Matcher::new("PUT", "/blobs/uploads/"), Fault::error(status, code, "lost"));
+        let job = replicated(&binary(), &scene.from, &scene.to, &[]);
+        assert_eq!(job["attempt"], 1, "{code}: {job:#}");
+        scene.destination.assert_holds("b", "v1", &scene.image);
+    }
+}
+
+/// One that stops reading in the middle and never says why.
+#[test]
+fn a_destination_that_stands_still_is_given_up_in_time() {
+    let scene = scene();
+    let still = Fault::HoldUploadAfter { bytes: 100_000, name: "never".into() };
+    scene.destination.fault(Matcher::new("PUT", "/blobs/uploads/").times(1), still);
+    let binary = binary()
+        .env("FREIGHTLINER_REGISTRY_IDLE_TIMEOUT_SECS", "1")
+        .env("FREIGHTLINER_REGISTRY_FIRST_BYTE_TIMEOUT_SECS", "1")
+        .env("FREIGHTLINER_REGISTRY_CONNECT_TIMEOUT_SECS", "1");
+    let job = replicated(&binary, &scene.from, &scene.to, &[]);
+    scene.destination.assert_holds("b", "v1", &scene.image);
+    assert_eq!(job["report"]["blobs_copied"], 3, "{job:#}");
+}
+
+#[test]
+fn a_registry_that_takes_no_writes_is_refused_at_once() {
+    let Some(mut registry) = Registry::start() else {
+        return;
+    };
+    let scene = scene();
+    registry.restart_read_only();
+    let job = fails(&binary(), &scene.from, &registry.reference("b", "v1"), &[]);
+    assert_failure(&job, "refused", "transfer", 1);
+    assert!(job["failure"]["message"].as_str().unwrap().contains("405"), "{job:#}");
 }
 
 /// Whether what was cut off had been committed is the registry's secret: both must end well.

@@ -91,7 +91,8 @@ fn never_committed(fault: Fault, digest: fn(&Scene) -> &str) {
     assert_eq!(scene.source.count("GET", &digest), 2, "read, and once more");
     assert!(!scene.destination.has_blob("b", &digest));
     assert_nothing_published(&scene.destination, "b");
-    let refused = |request: &crate::support::fake::LoggedRequest| request.method == "PUT" && request.status == Some(400);
+    let refused =
+        |request: &crate::support::fake::LoggedRequest| request.method == "PUT" && request.status == Some(400);
     assert!(!scene.destination.requests().iter().any(refused), "the destination had to find out by itself");
 }
 
@@ -147,6 +148,22 @@ fn a_manifest_with_wrong_bytes_is_never_copied() {
     }
     assert_eq!(scene.source.count("GET", "/manifests/"), 4, "each read twice");
     assert_eq!(scene.destination.count("PUT", "/") + scene.destination.count("POST", "/"), 0);
+}
+
+/// It sends no more and does not close either: the silence is bounded, in bodies and before answers.
+#[test]
+fn a_source_that_stands_still_is_asked_again() {
+    let scene = scene();
+    let still = Fault::StallBodyAfter { bytes: 1_000_000, name: "never".into() };
+    scene.source.fault(Matcher::new("GET", scene.large()), still);
+    scene.source.fault(Matcher::new("GET", "/manifests/v1"), Fault::HoldUntil("never".into()));
+    let binary = binary()
+        .env("FREIGHTLINER_REGISTRY_IDLE_TIMEOUT_SECS", "2")
+        .env("FREIGHTLINER_REGISTRY_FIRST_BYTE_TIMEOUT_SECS", "1")
+        .env("FREIGHTLINER_REGISTRY_CONNECT_TIMEOUT_SECS", "1");
+    replicated(&binary, &scene.from, &scene.to, &[]);
+    assert_whole(&scene.destination, "b", "v1", &scene.image);
+    assert_eq!(scene.source.count("GET", scene.large()), 2);
 }
 
 #[test]

@@ -18,7 +18,10 @@ fn an_image_is_described() {
     let reference = registry.reference("team/app", "v1");
     let shown = binary.run(&["inspect", "-o", "json", &reference]).success().json();
     assert_eq!(shown["name"], format!("{}/team/app", registry.authority()));
-    assert_eq!((&shown["digest"], &shown["mediaType"]), (&image.digest.as_str().into(), &media::DOCKER_MANIFEST.into()));
+    assert_eq!(
+        (&shown["digest"], &shown["mediaType"]),
+        (&image.digest.as_str().into(), &media::DOCKER_MANIFEST.into())
+    );
     assert_eq!((&shown["os"], &shown["architecture"]), (&"linux".into(), &"amd64".into()));
     assert_eq!(shown["env"], json!(["SEED=1"]));
     let layers: Vec<&Value> = shown["layers"].as_array().unwrap().iter().map(|layer| &layer["digest"]).collect();
@@ -70,7 +73,7 @@ fn looking_at_nothing_fails() {
     }
     let output = binary.run(&["-o", "json", "list-tags", &format!("{}/unknown", fake.authority())]).expect_code(1);
     assert_eq!(error_of(&output)["code"], "absent");
-    binary.run(&["list-tags", "UPPER/case"]).expect_code(2);
+    binary.run(&["list-tags", "localhost:1/UPPER"]).expect_code(2);
 }
 
 #[test]
@@ -85,7 +88,10 @@ fn tags_come_from_all_pages() {
     let repository = format!("{}/a", fake.authority());
     let text = binary.run(&["list-tags", &repository]).success().text();
     assert_eq!(text.lines().collect::<Vec<_>>(), names);
-    assert_eq!(fake.requests().iter().filter(|seen| seen.path.contains("/tags/") && seen.status == Some(200)).count(), 4);
+    assert_eq!(
+        fake.requests().iter().filter(|seen| seen.path.contains("/tags/") && seen.status == Some(200)).count(),
+        4
+    );
     let shown = binary.run(&["list-tags", "-o", "json", &repository]).success().json();
     assert_eq!((&shown["count"], &shown["tags"][10]["tag"]), (&11.into(), &"v10".into()), "{shown:#}");
     fake.clear_requests();
@@ -107,7 +113,10 @@ fn tags_of_a_real_registry() {
         registry.seed("a", name, &image);
     }
     let text = binary().run(&["list-tags", &format!("{}/a", registry.authority())]).success().text();
-    assert_eq!(text.lines().collect::<Vec<_>>(), names);
+    // In whatever order this registry has them today.
+    let mut listed: Vec<&str> = text.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, names);
 }
 
 #[test]

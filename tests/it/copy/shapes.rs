@@ -2,7 +2,7 @@
 
 use super::{assert_whole, binary, replicated, reported};
 use crate::support::content::Algorithm;
-use crate::support::fake::Fake;
+use crate::support::fake::{Fake, Options};
 use crate::support::image::{self, Image, ImageBuilder, media};
 use crate::support::registry::Registry;
 use crate::support::skopeo::Skopeo;
@@ -59,7 +59,10 @@ fn assert_report(job: &serde_json::Value, image: &Image) {
     assert_eq!(reported(job, "bytes_copied"), blobs.iter().map(|blob| blob.content.len()).sum::<u64>());
     assert_eq!(reported(job, "manifests_pushed"), image.manifests().len() as u64);
     let progress = &job["progress"];
-    assert_eq!((&progress["bytes_done"], &progress["blobs_done"]), (&progress["bytes_total"], &progress["blobs_total"]));
+    assert_eq!(
+        (&progress["bytes_done"], &progress["blobs_done"]),
+        (&progress["bytes_total"], &progress["blobs_total"])
+    );
 }
 
 #[test]
@@ -124,8 +127,24 @@ fn skopeo_accepts_what_was_copied() {
             skopeo.copy(&copied, &format!("dir:{}", folder.path().display()), &[]).success();
         }
     }
-    let inspected = skopeo.inspect(&format!("docker://{}", destination.reference("app", "index")), &[]).success().json();
+    let inspected =
+        skopeo.inspect(&format!("docker://{}", destination.reference("app", "index")), &[]).success().json();
     assert_eq!(inspected["Layers"].as_array().map(Vec::len), Some(2), "{inspected:#}");
+}
+
+/// Signatures and the like come with an option that is not there yet: they are neither looked for nor copied.
+#[test]
+fn what_refers_to_an_image_stays_behind() {
+    let options = || Options { referrers: true, ..Options::default() };
+    let (source, destination) = (Fake::start_with(options()), Fake::start_with(options()));
+    let image = ImageBuilder::oci(1).layer(1_000).build();
+    let signature = image::artifact(2, Some(&image));
+    source.put_image("a", "v1", &image);
+    source.put_image("a", &image.digest.replace(':', "-"), &signature);
+    replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_whole(&destination, "b", "v1", &image);
+    assert_eq!(source.count("*", "/referrers/") + source.count("*", "/manifests/sha256-"), 0);
+    assert!(destination.manifest("b", &signature.digest).is_none());
 }
 
 #[test]

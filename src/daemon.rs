@@ -81,11 +81,12 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
         tokio::select! {
             task = tasks.join_next() => match task {
                 None => break,
-                Some(Ok(Ok(worked))) => {
-                    ended.worked = worked.unwrap_or(ended.worked);
-                    // The worker is done, or everything stops anyway.
+                Some(Ok(Ok(Some(worked)))) => {
+                    ended.worked = worked;
                     shutdown.now();
                 }
+                // The sweeper ends as soon as nothing new is taken; running copies still have their grace.
+                Some(Ok(Ok(None))) => {}
                 Some(Ok(Err(error))) => {
                     failure = Some(Error::Store(error));
                     shutdown.now();

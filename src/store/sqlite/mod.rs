@@ -30,6 +30,11 @@ use migrate::NEWEST as NEWEST_SCHEMA;
 
 /// How long SQLite itself waits for a lock before it says BUSY; the writer then tries again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long opening is tried again while the file is busy: SQLite does not wait when two processes that open a new file
+/// both turn the write-ahead log on, one of them is told at once that it is locked.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two tries to open.
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 /// Readers at a time: the worker's loop, commands, and one spare.
 const READERS: u32 = 4;
 /// The oldest SQLite that is sound: before 3.51.3 a WAL reset could lose a commit.
@@ -63,18 +68,10 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let explain = |error: sqlx::Error| match Error::from(error) {
+        let (connection, version) = open_writer(&options, &clock).await.map_err(|error| match error {
             Error::Unusable(message) => Error::Unusable(format!("database {}: {message}", path.display())),
             other => other,
-        };
-        let mut connection = options.connect().await.map_err(explain)?;
-        let version = sqlite_version(&mut connection).await?;
-        match migrate::migrate(&mut connection, clock.now()).await {
-            Err(Error::Unusable(message)) => {
-                return Err(Error::Unusable(format!("database {}: {message}", path.display())));
-            }
-            other => other?,
-        };
+        })?;
         let reading = options.clone().read_only(true).create_if_missing(false).pragma("query_only", "ON");
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
         let writer = Writer::start(connection, options, clock.clone());
@@ -90,6 +87,26 @@ impl Sqlite {
             inner.writer.close().await;
         }
     }
+}
+
+/// The writer's connection to a migrated database, and the version of SQLite.
+async fn open_writer(options: &SqliteConnectOptions, clock: &Clock) -> Result<(SqliteConnection, String), Error> {
+    let busy_until = tokio::time::Instant::now() + OPEN_PATIENCE;
+    loop {
+        match try_open_writer(options, clock).await {
+            Err(Error::Backend { busy: true, .. }) if tokio::time::Instant::now() < busy_until => {
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn try_open_writer(options: &SqliteConnectOptions, clock: &Clock) -> Result<(SqliteConnection, String), Error> {
+    let mut connection = options.connect().await?;
+    let version = sqlite_version(&mut connection).await?;
+    migrate::migrate(&mut connection, clock.now()).await?;
+    Ok((connection, version))
 }
 
 async fn sqlite_version(connection: &mut SqliteConnection) -> Result<String, Error> {

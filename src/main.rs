@@ -1,6 +1,6 @@
 //! The program: parses the command line, starts the runtime, runs the command, and ends with its exit code.
 
-use freightliner::cli;
+use freightliner::{cli, shutdown};
 use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -31,6 +31,9 @@ fn run(arguments: &[OsString]) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return cli::cannot_start(&invocation, &error),
     };
+    if let Err(error) = runtime.block_on(async { shutdown::survive_file_size_limit() }) {
+        return cli::cannot_start(&invocation, &error);
+    }
     let exit = runtime.block_on(cli::run(invocation));
     runtime.shutdown_timeout(LAST_WAIT);
     exit

@@ -51,6 +51,17 @@ impl fmt::Display for Signal {
     }
 }
 
+/// From now on a write beyond the limit on the size of files (`ulimit -f`) is an error of that write, like a full disk, and
+/// not the end of the process. Call it within the runtime, before anything is written.
+///
+/// # Errors
+/// The operating system's.
+pub fn survive_file_size_limit() -> std::io::Result<()> {
+    // Once caught it stays caught, although nobody listens: only the default action would kill.
+    let number = rustix::process::Signal::XFSZ.as_raw();
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(number)).map(drop)
+}
+
 /// Catches SIGINT and SIGTERM from when it is made until the process ends.
 #[derive(Debug)]
 pub struct Signals {

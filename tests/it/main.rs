@@ -8,9 +8,13 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+
+mod cli;
 mod copy;
+mod readme;
 mod rig;
 mod sqlx_data;
 mod store;
 mod support;
 mod tidy;
+mod work;

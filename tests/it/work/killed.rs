@@ -1,0 +1,123 @@
+//! `kill -9`, at moments that a gate in a registry names, and what the next worker makes of it.
+
+use super::{REPOSITORY, Scene, WriteLock, assert_clean};
+use crate::support::eventually;
+use crate::support::fake::{Fault, Matcher};
+use crate::support::skopeo::Skopeo;
+
+#[test]
+fn in_the_middle_of_a_layer() {
+    let scene = Scene::new();
+    let id = scene.enqueue();
+    scene.hold_layer("layer");
+    let worker = scene.binary.spawn(&["work"]);
+    scene.source.wait_reached("layer");
+    worker.kill9();
+    let job = scene.job(id);
+    assert_eq!((&job["state"], &job["lease_epoch"]), (&"running".into(), &1.into()), "nobody has noticed yet");
+    assert_eq!(scene.destination.digest_of(REPOSITORY, "v1"), None, "nothing is published half");
+    scene.drain().success();
+    scene.assert_completed(id, &["expired", "completed"]);
+    let job = scene.job(id);
+    assert_eq!(job["attempt"], 1, "the killed attempt is not charged");
+    assert_eq!((&job["worker"], &job["lease_until"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+}
+
+#[test]
+fn again_and_again_at_every_step() {
+    let scene = Scene::new();
+    let id = scene.enqueue();
+    let killed_at = |gate: &str| {
+        let worker = scene.binary.spawn(&["work"]);
+        scene.destination.wait_reached(gate);
+        worker.kill9();
+    };
+    let hold = |method: &str, path: &str, gate: &str| {
+        scene.destination.fault(Matcher::new(method, path), Fault::HoldUntil(gate.to_owned()));
+    };
+
+    hold("POST", "/blobs/uploads/", "first upload");
+    killed_at("first upload");
+    assert!(scene.image.all_blobs().iter().any(|blob| !scene.destination.has_blob(REPOSITORY, &blob.digest)));
+
+    hold("PUT", "/manifests/v1", "tag");
+    killed_at("tag");
+    assert!(scene.image.all_blobs().iter().all(|blob| scene.destination.has_blob(REPOSITORY, &blob.digest)));
+    assert_eq!(scene.destination.digest_of(REPOSITORY, "v1"), None);
+
+    // The tag is written, but the end of the attempt cannot be: somebody has the database's lock.
+    hold("PUT", "/manifests/v1", "tag again");
+    let worker = scene.binary.spawn(&["work"]);
+    scene.destination.wait_reached("tag again");
+    let Some(lock) = WriteLock::take(&scene.binary) else { return };
+    scene.destination.release("tag again");
+    eventually("the tag", || scene.destination.digest_of(REPOSITORY, "v1"));
+    worker.kill9();
+    lock.release();
+    assert_eq!(scene.state(id), "running");
+
+    scene.destination.clear_requests();
+    scene.drain().success();
+    scene.assert_completed(id, &["expired", "expired", "expired", "completed"]);
+    assert_eq!(scene.job(id)["report"]["already_present"], true);
+    assert_eq!(scene.destination.count("PUT", "/"), 0, "what is there already is not written again");
+}
+
+#[test]
+fn while_writing_into_a_layout() {
+    let scene = Scene::new();
+    let layout = scene.binary.home().join("layout");
+    let reference = format!("oci:{}:v1", layout.display());
+    let id = scene.enqueue_to(&reference, &[]);
+    scene.hold_layer("layer");
+    let worker = scene.binary.spawn(&["work"]);
+    scene.source.wait_reached("layer");
+    let temporary = layout.join(".freightliner-tmp");
+    let registered = || {
+        let rows = scene.binary.run(&["sql", "SELECT path FROM temp_files", "-o", "json"]).success().json();
+        let paths = rows.as_array().unwrap().iter().map(|row| row["path"].as_str().unwrap().to_owned());
+        let paths: Vec<_> = paths.filter(|path| std::path::Path::new(path).exists()).collect();
+        (!paths.is_empty()).then_some(paths)
+    };
+    let registered = eventually("a registered temporary file that exists", registered);
+    worker.kill9();
+    assert!(registered.iter().all(|path| path.starts_with(&temporary.display().to_string())), "{registered:?}");
+    assert!(!scene.image.layout_differences(&layout, "v1").is_empty(), "it is not finished yet");
+
+    scene.drain().success();
+    assert_eq!(scene.job(id)["state"], "completed");
+    assert_eq!(scene.outcomes(id), ["expired", "completed"]);
+    assert_eq!(scene.image.layout_differences(&layout, "v1"), Vec::<String>::new());
+    assert!(!temporary.exists(), "the layout holds nothing of ours");
+    assert_clean(&scene.binary);
+    if let Some(skopeo) = Skopeo::find() {
+        assert_eq!(skopeo.raw(&reference), scene.image.manifest);
+    }
+}
+
+#[test]
+fn a_replicate_that_was_killed_is_finished_by_a_worker() {
+    let scene = Scene::new();
+    scene.hold_layer("layer");
+    let replicate = scene.binary.spawn(&["replicate", &scene.from(), &scene.to()]);
+    scene.source.wait_reached("layer");
+    replicate.kill9();
+    scene.drain().success();
+    scene.assert_completed(1, &["expired", "completed"]);
+}
+
+#[test]
+fn a_living_worker_takes_over_from_a_dead_one() {
+    let scene = Scene::with(crate::support::binary::Binary::new().env("FREIGHTLINER_WORKER_SWEEP_INTERVAL_SECS", "1"));
+    let id = scene.enqueue();
+    scene.hold_layer("layer");
+    let dying = scene.binary.spawn(&["work"]);
+    scene.source.wait_reached("layer");
+    let mut living = scene.binary.spawn(&["work"]);
+    eventually("the second worker", || living.stderr().contains("working").then_some(()));
+    dying.kill9();
+    scene.binary.run(&["jobs", "wait", &id.to_string(), "--timeout", "60s"]).success();
+    living.sigterm();
+    living.wait(crate::support::PATIENCE).success();
+    scene.assert_completed(id, &["expired", "completed"]);
+}

@@ -8,7 +8,6 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-
 mod cli;
 mod copy;
 mod readme;

@@ -53,7 +53,7 @@ statements! {
     /// A job that waits and is equal: ?1 target, ?2 source, ?3 options, ?4 queue. Never one that was asked for later.
     EQUAL = "SELECT id, state, priority FROM jobs WHERE state IN ('pending', 'scheduled') AND dest_key = ?1 \
         AND source_key = ?2 AND options_key = ?3 AND queue = ?4 AND kind = 'copy' \
-        AND (state = 'pending' OR attempt > 0 OR crash_count > 0) ORDER BY id LIMIT 1";
+        AND (state = 'pending' OR run_at <> asked_at) ORDER BY id LIMIT 1";
 
     /// The waiting job takes the better priority and the earlier time. ?1 id, ?2 priority, ?3 now, ?4 actor.
     JOIN = "UPDATE jobs SET priority = MIN(priority, ?2), state = 'pending', run_at = MIN(run_at, ?3), \
@@ -77,11 +77,12 @@ statements! {
         EXISTS (SELECT 1 FROM jobs WHERE state = 'pending') AS pending, \
         (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled') AS next_run_at";
 
-    /// Something is pending in a queue that is not paused, running, or waits for a retry. ?1 queue.
+    /// Something is pending in a queue that is not paused, running, or waits for a retry. A time that nobody asked for tells
+    /// a retry from a job for later: its counters may all be zero, when a worker died after some progress. ?1 queue.
     BUSY = "SELECT EXISTS (SELECT 1 FROM jobs AS j WHERE j.state = 'pending' AND (?1 IS NULL OR j.queue = ?1) \
             AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)) \
         OR EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND (?1 IS NULL OR queue = ?1)) \
-        OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND (attempt > 0 OR crash_count > 0) \
+        OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND run_at <> asked_at \
             AND (?1 IS NULL OR queue = ?1)) AS busy";
 
     /// Scheduled jobs whose time has come, a bounded number. ?1 now, ?2 limit.

@@ -78,6 +78,25 @@ async fn deaths_without_progress_are_counted_and_progress_forgives() {
 }
 
 #[tokio::test]
+async fn a_job_taken_back_after_some_progress_is_still_waited_for() {
+    let bench = Bench::new().await;
+    let state = tempfile::tempdir().unwrap();
+    let id = bench.enqueue(numbered(1)).await;
+    bench.hand.advance(Duration::from_millis(5));
+    let worker = presence(&bench, state.path()).await;
+    let claim = bench.claim_as(worker.id, 1, None, None).await.remove(0);
+    let work = Work { progress: None, bytes_moved: 5 };
+    bench.store.renew(claim.fence(), TTL, work).await.unwrap();
+    crash(worker);
+    sweep::once(&bench.store, state.path(), &bench.clock, 3, false).await.unwrap();
+    let job = bench.job(id).await;
+    assert_eq!((job.state, job.attempt, job.crash_count), (State::Scheduled, 0, 0), "nothing is charged");
+    assert!(bench.store.busy(None).await.unwrap(), "it waits for its next attempt, not for a later time");
+    let again = bench.store.enqueue(vec![numbered(1)], "test").await.unwrap();
+    assert_eq!((again[0].id, again[0].created), (id, false), "it is the equal job that waits");
+}
+
+#[tokio::test]
 async fn a_cancel_that_was_asked_for_is_done_by_the_sweeper() {
     let bench = Bench::new().await;
     let state = tempfile::tempdir().unwrap();

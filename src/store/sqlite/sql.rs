@@ -78,7 +78,8 @@ impl Sqlite {
         let mut table = match result {
             Ok(table) => table?,
             Err(_) => {
-                return Err(Error::Invalid(format!("the query took longer than {} s: narrow it", deadline.as_secs())));
+                let message = format!("the query took longer than {deadline:?}: narrow it, or give it more time");
+                return Err(Error::Backend { message, busy: false });
             }
         };
         if table.columns.is_empty() {

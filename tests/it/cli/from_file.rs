@@ -123,3 +123,26 @@ fn files_that_are_not_there_or_ask_for_nothing() {
     let output = binary.run_with_input(&["enqueue", "--from-file", "-", "-o", "json"], b"# nothing\n\n").success();
     assert_eq!(output.json(), json!([]));
 }
+
+#[test]
+fn a_signal_ends_the_wait_for_input() {
+    let binary = Binary::new();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_freightliner"))
+        .args(["--database", &binary.database().url(), "--log-level", "trace", "enqueue", "--from-file", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    // The kernel tells when its own handling of the signal is set up: SIGINT is the second bit of what is caught.
+    eventually("the signal handler", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        (u64::from_str_radix(&caught, 16).unwrap() & 2 != 0).then_some(())
+    });
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = eventually("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(130));
+    assert!(!binary.database().file().exists(), "nothing was begun");
+}

@@ -10,7 +10,7 @@ const BAD: [(&str, &str); 8] = [
     ("", "empty"),
     ("registry.example.com/Team/app:1", "repository"),
     ("registry.example.com/team/app:", "tag"),
-    ("registry.example.com/team/app:in valid", "tag"),
+    ("registry.example.com/team/app:in valid", "white space"),
     ("registry.example.com/team/app@sha256:abc", "digest"),
     ("registry.example.com/team/app@md5:d41d8cd98f00b204e9800998ecf8427e", "digest"),
     ("registry.example.com:99999/team/app:1", "port"),

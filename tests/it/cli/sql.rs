@@ -7,10 +7,10 @@ use serde_json::json;
 #[test]
 fn results_are_a_table_or_json() {
     let binary = Binary::new();
-    let query = "SELECT 1 AS one, 'x' AS text, NULL AS nothing, 2.5 AS half";
+    let query = "SELECT 1 AS one, 'x' AS text, NULL AS none, 2.5 AS half";
     assert_eq!(
         binary.run(&["sql", query, "-o", "json"]).success().json(),
-        json!([{ "one": 1, "text": "x", "nothing": null, "half": 2.5 }])
+        json!([{ "one": 1, "text": "x", "none": null, "half": 2.5 }])
     );
     let output = binary.run(&["sql", query]).success();
     let lines: Vec<Vec<&str>> = output
@@ -19,7 +19,7 @@ fn results_are_a_table_or_json() {
         .filter(|line| !line.is_empty())
         .map(|line| std::str::from_utf8(line).unwrap().split_whitespace().collect())
         .collect();
-    assert_eq!(lines, [vec!["one", "text", "nothing", "half"], vec!["1", "x", "2.5"]]);
+    assert_eq!(lines, [vec!["one", "text", "none", "half"], vec!["1", "x", "2.5"]]);
     let output = binary.run(&[
         "sql",
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 50) SELECT i FROM n",

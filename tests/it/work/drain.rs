@@ -95,3 +95,17 @@ fn jobs_that_run_elsewhere_are_waited_for() {
     assert!(other.text().starts_with("0 completed"), "{other}");
     scene.assert_completed(id, &["completed"]);
 }
+
+#[test]
+fn a_paused_queue_does_not_hold_it_up() {
+    let scene = Scene::new();
+    let id = scene.enqueue_with(&["--queue", "slow"]);
+    if scene.binary.sql("INSERT INTO queues (name, paused_at) VALUES ('slow', 1)").is_none() {
+        return;
+    }
+    scene.drain().success();
+    assert_eq!(scene.state(id), "pending");
+    scene.binary.sql("UPDATE queues SET paused_at = NULL");
+    scene.drain().success();
+    scene.assert_completed(id, &["completed"]);
+}

@@ -3,7 +3,9 @@
 use super::{REPOSITORY, Scene, WriteLock, assert_clean};
 use crate::support::eventually;
 use crate::support::fake::{Fault, Matcher};
+use crate::support::registry::Registry;
 use crate::support::skopeo::Skopeo;
+use std::time::Duration;
 
 #[test]
 fn in_the_middle_of_a_layer() {
@@ -120,4 +122,47 @@ fn a_living_worker_takes_over_from_a_dead_one() {
     living.sigterm();
     living.wait(crate::support::PATIENCE).success();
     scene.assert_completed(id, &["expired", "completed"]);
+}
+
+/// How often processes are killed at moments that nobody chose.
+const ROUNDS: u64 = 8;
+/// Jobs that are under way meanwhile.
+const JOBS: usize = 10;
+
+#[test]
+fn at_moments_that_nobody_chose() {
+    let scene = Scene::new();
+    let Some(registry) = Registry::start() else { return };
+    let layout = scene.binary.home().join("layout");
+    // Bodies that take their time, so that there is something to interrupt.
+    let slow = Fault::SlowBody { chunk: 64 * 1024, delay: Duration::from_millis(20) };
+    scene.source.fault(Matcher::new("GET", "/blobs/").always(), slow);
+    let targets: Vec<String> = (0..JOBS)
+        .map(|n| match n % 3 {
+            0 => format!("oci:{}:t{n}", layout.display()),
+            1 => registry.reference(&format!("random/app{n}"), "t"),
+            _ => scene.destination.reference(&format!("random/app{n}"), "t"),
+        })
+        .collect();
+    let lines: String = targets.iter().map(|to| format!("{} {to}\n", scene.from())).collect();
+    scene.binary.run_with_input(&["enqueue", "--from-file", "-"], lines.as_bytes()).success();
+    for round in 0..ROUNDS {
+        let workers = [scene.binary.spawn(&["work", "--concurrency", "2"]), scene.binary.spawn(&["work"])];
+        // Not a wait for something: any moment will do, and each round has another one.
+        std::thread::sleep(Duration::from_millis(60 + round * 97));
+        workers.into_iter().for_each(|worker| drop(worker.kill9()));
+    }
+    scene.drain().success();
+    let query = "SELECT count(*) AS n, sum(state = 'completed') AS done FROM jobs";
+    let rows = scene.binary.run(&["sql", query, "-o", "json"]).success().json();
+    assert_eq!((&rows[0]["n"], &rows[0]["done"]), (&JOBS.into(), &JOBS.into()));
+    for n in 0..JOBS {
+        match n % 3 {
+            0 => assert_eq!(scene.image.layout_differences(&layout, &format!("t{n}")), Vec::<String>::new()),
+            1 => scene.image.assert_at(&registry.client(), &format!("random/app{n}"), "t"),
+            _ => scene.destination.assert_holds(&format!("random/app{n}"), "t", &scene.image),
+        }
+    }
+    assert!(!layout.join(".freightliner-tmp").exists());
+    assert_clean(&scene.binary);
 }

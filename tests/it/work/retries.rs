@@ -107,3 +107,17 @@ fn replicate_follows_its_job_through_the_retries() {
     assert_eq!(job(&scene.binary, 2)["failure"]["class"], "absent");
     assert_eq!(outcomes(&scene.binary, 2), ["failed"], "what is not there is not asked for again");
 }
+
+#[test]
+fn an_operator_need_not_wait_for_the_pause() {
+    let binary = Binary::new().env("FREIGHTLINER_RETRY_BASE_MS", "600000").env("FREIGHTLINER_REGISTRY_TRIES", "1");
+    let scene = Scene::with(binary);
+    let id = scene.enqueue();
+    scene.source.fault(Matcher::new("*", "/manifests/v1"), Fault::status(503));
+    let worker = scene.binary.spawn(&["work", "--drain"]);
+    eventually("the failed attempt", || (scene.state(id) == "scheduled").then_some(()));
+    scene.binary.run(&["jobs", "retry", &id.to_string()]).success();
+    worker.finish().success();
+    scene.assert_completed(id, &["retry", "completed"]);
+    assert_eq!(scene.job(id)["generation"], 1, "it was not finished, so it is still the same request");
+}

@@ -3,6 +3,7 @@
 //! All tasks of the program are started here or in the worker, in sets that are awaited. The order at the start is fixed:
 //! known to the database, swept by proof, then the first claim.
 
+use crate::clock::BootTime;
 use crate::job::{Job, JobId, State};
 use crate::replicate::Attempt;
 use crate::shutdown::{Shutdown, Signal, Signals};
@@ -171,10 +172,14 @@ pub enum Followed {
     Finished(Box<Job>),
     /// A signal ended the command; the job was given back and stays queued.
     Interrupted(Signal),
+    /// A second signal came: the job was let go as it was; the next sweep reclaims it.
+    Aborted(Signal),
 }
 
 /// The longest wait between two looks at a job that somebody else has.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a database that fails is tried again before a one-shot command gives up. Longer than a foreign lock is waited for.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Claims the job by its id, works on it, and follows it through its retries until it is finished, whoever does it. Tells
 /// `seen` of every change.
@@ -184,123 +189,170 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn follow(parts: Parts, id: JobId, seen: &mut (dyn FnMut(Seen) + Send)) -> Result<Followed, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let presence = start(&parts).await?;
-    let followed = follow_as(&parts, &presence, id, seen, &mut signals).await;
-    presence.end(&parts.store).await;
+    let follower = Follower { parts: &parts, presence: &presence, id };
+    let followed = follower.run(seen, &mut signals).await;
+    if !matches!(followed, Ok(Followed::Aborted(_))) {
+        presence.end(&parts.store).await;
+    }
     followed
 }
 
-async fn follow_as(
-    parts: &Parts,
-    presence: &Presence,
+struct Follower<'a> {
+    parts: &'a Parts,
+    presence: &'a Presence,
     id: JobId,
-    seen: &mut (dyn FnMut(Seen) + Send),
-    signals: &mut Signals,
-) -> Result<Followed, Error> {
-    let mut said = None;
-    let mut swept = parts.clock.boot();
-    loop {
-        let job = parts.store.job(id).await?.ok_or(Error::NoJob(id))?;
-        if job.state.is_finished() {
-            return Ok(Followed::Finished(Box::new(job)));
-        }
-        if parts.clock.boot().since(swept) >= parts.settings.sweep_interval {
-            sweep_by_proof(parts).await?;
-            swept = parts.clock.boot();
-        }
-        let sent = parts.clock.boot();
-        if let Some(claim) = claim(parts, presence, &job).await? {
-            let attempt = Arc::new(Attempt::default());
-            seen(Seen::Started(attempt.clone()));
-            said = None;
-            let controls = Controls::default();
-            let running = attempt::run(parts, presence, claim, sent, attempt, controls.clone());
-            tokio::pin!(running);
-            let mut signal = None;
-            loop {
-                tokio::select! {
-                    _ = &mut running => break,
-                    () = cancel_asked(parts, presence, id), if !controls.cancel.is_cancelled() => {
-                        controls.cancel.cancel();
-                    }
-                    received = signals.next() => {
-                        if signal.replace(received).is_some() {
-                            return Ok(Followed::Interrupted(received));
-                        }
-                        controls.release.cancel();
+}
+
+impl Follower<'_> {
+    async fn run(&self, seen: &mut (dyn FnMut(Seen) + Send), signals: &mut Signals) -> Result<Followed, Error> {
+        let parts = self.parts;
+        let mut said = None;
+        let mut swept = parts.clock.boot();
+        let mut well = parts.clock.boot();
+        loop {
+            let looked = self.look(&mut swept).await;
+            let now = parts.clock.boot();
+            let (job, claim) = match looked {
+                Ok(looked) => {
+                    well = now;
+                    looked
+                }
+                Err(Error::Store(error)) if error.is_transient() && now.since(well) < DATABASE_PATIENCE => {
+                    tracing::warn!(%error, "the database cannot be used just now, trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(LOOK) => continue,
+                        signal = signals.next() => return Ok(Followed::Interrupted(signal)),
                     }
                 }
+                Err(error) => return Err(error),
+            };
+            if let Some((claim, sent)) = claim {
+                said = None;
+                if let Some(ended) = self.attempt(claim, sent, seen, signals).await? {
+                    return Ok(ended);
+                }
+                continue;
             }
-            if let Some(signal) = signal {
-                return interrupted(parts, id, signal).await;
+            if job.state.is_finished() {
+                return Ok(Followed::Finished(Box::new(job)));
             }
-            continue;
+            let wait = match job.state {
+                State::Scheduled => job.run_at.since(parts.clock.now()).clamp(Duration::from_millis(1), LOOK),
+                _ => LOOK,
+            };
+            let now_said = (job.state, job.attempt, job.lease_epoch);
+            if said != Some(now_said) {
+                said = Some(now_said);
+                seen(self.what(job).await);
+            }
+            tokio::select! {
+                changed = parts.store.changed(wait) => if let Err(error) = changed {
+                    tracing::debug!(%error, "watching the database failed");
+                    tokio::time::sleep(LOOK).await;
+                },
+                signal = signals.next() => return Ok(Followed::Interrupted(signal)),
+            }
         }
-        let now_said = (job.state, job.attempt, job.lease_epoch);
-        if said != Some(now_said) {
-            said = Some(now_said);
-            let paused = job.state == State::Pending && parts.store.queue_paused(&job.queue).await?;
-            seen(match job.state {
-                State::Running => Seen::Elsewhere(job.clone()),
-                _ if paused => Seen::Paused(job.clone()),
-                _ => Seen::Waiting(job.clone()),
-            });
+    }
+
+    /// The job as it is; claimed, with the time of the claim, when that is possible.
+    async fn look(&self, swept: &mut BootTime) -> Result<(Job, Option<(Claim, BootTime)>), Error> {
+        let parts = self.parts;
+        let job = parts.store.job(self.id).await?.ok_or(Error::NoJob(self.id))?;
+        if parts.clock.boot().since(*swept) >= parts.settings.sweep_interval {
+            sweep_by_proof(parts).await?;
+            *swept = parts.clock.boot();
         }
-        let until_due = job.run_at.since(parts.clock.now()).max(Duration::from_millis(1));
-        let wait = if job.state == State::Scheduled { until_due.min(LOOK) } else { LOOK };
-        tokio::select! {
-            changed = parts.store.changed(wait) => changed?,
-            signal = signals.next() => return Ok(Followed::Interrupted(signal)),
+        match job.state {
+            State::Running if job.worker == Some(self.presence.id.to_string()) => self.take_back().await?,
+            State::Scheduled if job.run_at <= parts.clock.now() => {
+                parts.store.due().await?;
+            }
+            State::Pending => {
+                parts.store.intake().await?;
+                let sent = parts.clock.boot();
+                let claims = parts
+                    .store
+                    .claim(ClaimRequest {
+                        worker: self.presence.id,
+                        room: 1,
+                        queue: None,
+                        only: Some(job.id),
+                        lease_ttl: self.presence.lease_ttl(),
+                    })
+                    .await?;
+                return Ok((job, claims.into_iter().next().map(|claim| (claim, sent))));
+            }
+            _ => {}
+        }
+        Ok((job, None))
+    }
+
+    /// A lease of ours without an attempt of ours: its end could not be written.
+    async fn take_back(&self) -> Result<(), Error> {
+        for lease in self.parts.store.leases().await?.into_iter().filter(|lease| lease.job == self.id) {
+            let message = "its worker could not write the end of its attempt".to_owned();
+            self.parts.store.reclaim(lease, self.parts.settings.poison_limit, message).await?;
+        }
+        Ok(())
+    }
+
+    async fn what(&self, job: Job) -> Seen {
+        match job.state {
+            State::Running => Seen::Elsewhere(job),
+            State::Pending if self.parts.store.queue_paused(&job.queue).await.unwrap_or(false) => Seen::Paused(job),
+            _ => Seen::Waiting(job),
         }
     }
-}
 
-/// The job may have been finished, or taken by another, before it could be given back.
-async fn interrupted(parts: &Parts, id: JobId, signal: Signal) -> Result<Followed, Error> {
-    Ok(match parts.store.job(id).await? {
-        Some(job) if job.state.is_finished() => Followed::Finished(Box::new(job)),
-        _ => Followed::Interrupted(signal),
-    })
-}
+    /// One attempt. Some when a signal ended the command.
+    async fn attempt(
+        &self,
+        claim: Claim,
+        sent: BootTime,
+        seen: &mut (dyn FnMut(Seen) + Send),
+        signals: &mut Signals,
+    ) -> Result<Option<Followed>, Error> {
+        let attempt = Arc::new(Attempt::default());
+        seen(Seen::Started(attempt.clone()));
+        let controls = Controls::default();
+        let mut running =
+            std::pin::pin!(attempt::run(self.parts, self.presence, claim, sent, attempt, controls.clone()));
+        let mut signal = None;
+        loop {
+            tokio::select! {
+                _ = &mut running => break,
+                () = self.cancel_asked(), if !controls.cancel.is_cancelled() => controls.cancel.cancel(),
+                received = signals.next() => {
+                    if signal.replace(received).is_some() {
+                        return Ok(Some(Followed::Aborted(received)));
+                    }
+                    controls.release.cancel();
+                }
+            }
+        }
+        let Some(signal) = signal else { return Ok(None) };
+        // The job may have been finished before it could be given back.
+        Ok(Some(match self.parts.store.job(self.id).await? {
+            Some(job) if job.state.is_finished() => Followed::Finished(Box::new(job)),
+            _ => Followed::Interrupted(signal),
+        }))
+    }
 
-/// Claims this one job, when it can be claimed now.
-async fn claim(parts: &Parts, presence: &Presence, job: &Job) -> Result<Option<Claim>, Error> {
-    let waiting = parts.store.waiting().await?;
-    if waiting.due {
-        parts.store.due().await?;
-    }
-    if waiting.intake {
-        parts.store.intake().await?;
-    }
-    let due = job.state == State::Scheduled && job.run_at <= parts.clock.now();
-    if job.state != State::Pending && !due {
-        return Ok(None);
-    }
-    let claims = parts
-        .store
-        .claim(ClaimRequest {
-            worker: presence.id,
-            room: 1,
-            queue: None,
-            only: Some(job.id),
-            lease_ttl: presence.lease_ttl(),
-        })
-        .await?;
-    Ok(claims.into_iter().next())
-}
-
-/// Returns when somebody wants the running job cancelled. An error of the database is not the copy's end: its lease is.
-async fn cancel_asked(parts: &Parts, presence: &Presence, id: JobId) {
-    loop {
-        let asked = async {
-            parts.store.changed(LOOK).await?;
-            parts.store.cancel_asked(presence.id).await
-        };
-        match asked.await {
-            Ok(fences) if fences.iter().any(|fence| fence.job == id) => return,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, "looking for a cancel failed");
-                tokio::time::sleep(LOOK).await;
+    /// Returns when somebody wants the running job cancelled. An error of the database is not the copy's end: its lease is.
+    async fn cancel_asked(&self) {
+        loop {
+            let asked = async {
+                self.parts.store.changed(LOOK).await?;
+                self.parts.store.cancel_asked(self.presence.id).await
+            };
+            match asked.await {
+                Ok(fences) if fences.iter().any(|fence| fence.job == self.id) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "looking for a cancel failed");
+                    tokio::time::sleep(LOOK).await;
+                }
             }
         }
     }

@@ -15,9 +15,10 @@ CREATE TABLE jobs (
     kind TEXT NOT NULL DEFAULT 'copy' CHECK (kind IN ('copy', 'expand')),
     -- +1 by an operator's retry; at most one `completed` a generation.
     generation INTEGER NOT NULL DEFAULT 1,
-    source TEXT NOT NULL,
-    destination TEXT NOT NULL,
-    options TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(options) AND json_type(options) = 'object'),
+    source TEXT NOT NULL CHECK (length(CAST(source AS BLOB)) <= 4096),
+    destination TEXT NOT NULL CHECK (length(CAST(destination AS BLOB)) <= 4096),
+    options TEXT NOT NULL DEFAULT '{}'
+        CHECK (json_valid(options) AND json_type(options) = 'object' AND length(CAST(options AS BLOB)) <= 65536),
     state TEXT NOT NULL DEFAULT 'pending'
         CHECK (state IN ('scheduled', 'pending', 'running', 'completed', 'failed', 'cancelled')),
     queue TEXT NOT NULL DEFAULT 'default' CHECK (length(queue) BETWEEN 1 AND 128),
@@ -38,8 +39,10 @@ CREATE TABLE jobs (
     created_at INTEGER NOT NULL DEFAULT (CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
     started_at INTEGER,
     finished_at INTEGER,
-    -- When the copy was asked for: the order of jobs for one target. Retries do not move it.
-    asked_at INTEGER,
+    -- The order in which copies to one target were asked for: the seq of the event that made the job wait for a worker, or
+    -- of an operator's retry, or of an equal request. No clock is in it. Retries do not move it. NULL while the job waits
+    -- for a time that was asked for.
+    asked_seq INTEGER,
     batch_id TEXT,
     schedule_id INTEGER,
     idempotency_key TEXT CHECK (idempotency_key IS NULL OR length(idempotency_key) BETWEEN 1 AND 4096),
@@ -76,7 +79,7 @@ CREATE INDEX jobs_intake ON jobs (id) WHERE dest_key IS NULL AND state = 'pendin
 CREATE UNIQUE INDEX jobs_running_target ON jobs (dest_key) WHERE state = 'running';
 CREATE INDEX jobs_running_worker ON jobs (worker) WHERE state = 'running';
 CREATE INDEX jobs_waiting_target ON jobs (dest_key) WHERE state IN ('pending', 'scheduled');
-CREATE INDEX jobs_completed_target ON jobs (dest_key, asked_at, id) WHERE state = 'completed';
+CREATE INDEX jobs_completed_target ON jobs (dest_key, asked_seq, id) WHERE state = 'completed';
 CREATE INDEX jobs_state ON jobs (state, id);
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE UNIQUE INDEX jobs_idempotency_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -114,7 +117,7 @@ CREATE TABLE finished_loads (
 
 -- One row a worker process incarnation.
 CREATE TABLE workers (
-    id TEXT NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL PRIMARY KEY CHECK (length(id) = 36 AND id NOT GLOB '*[^0-9a-f-]*'),
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
     machine_id TEXT NOT NULL,
@@ -167,7 +170,11 @@ BEGIN
     WHERE NEW.generation <> 1 OR NEW.attempt <> 0 OR NEW.crash_count <> 0 OR NEW.lease_epoch <> 0 OR NEW.lease_beat <> 0
         OR NEW.worker IS NOT NULL OR NEW.lease_until IS NOT NULL OR NEW.started_at IS NOT NULL
         OR NEW.finished_at IS NOT NULL OR NEW.report IS NOT NULL OR NEW.failure_class IS NOT NULL
-        OR NEW.cancel_requested_at IS NOT NULL OR NEW.bytes_moved <> 0;
+        OR NEW.cancel_requested_at IS NOT NULL OR NEW.bytes_moved <> 0 OR NEW.asked_seq IS NOT NULL
+        OR NEW.change_seq NOT IN (0, 1);
+    SELECT RAISE(ABORT, 'the canonical references of a job are the program''s: leave those columns out')
+    WHERE NEW.change_seq = 0 AND (NEW.source_key IS NOT NULL OR NEW.dest_key IS NOT NULL
+        OR NEW.dest_registry IS NOT NULL OR NEW.options_key IS NOT NULL);
     -- The key of a job that is not kept any more: what it asked for was done. As ON CONFLICT DO NOTHING.
     SELECT RAISE(IGNORE)
     WHERE NEW.idempotency_key IS NOT NULL
@@ -181,7 +188,6 @@ BEGIN
     WHERE EXISTS (SELECT 1 FROM idempotency_keys WHERE key = NEW.idempotency_key AND job_id <> NEW.id);
     INSERT INTO idempotency_keys (key, job_id, created_at)
     SELECT NEW.idempotency_key, NEW.id, NEW.created_at WHERE NEW.idempotency_key IS NOT NULL;
-    UPDATE jobs SET asked_at = MAX(NEW.created_at, NEW.run_at) WHERE id = NEW.id AND asked_at IS NULL;
     UPDATE jobs SET state = 'scheduled'
     WHERE id = NEW.id AND state = 'pending' AND change_seq = 0
         AND run_at > CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER);
@@ -190,6 +196,7 @@ BEGIN
         lease_epoch, attempt,
         CASE WHEN change_seq > 0 THEN COALESCE(change_actor, 'unknown') ELSE 'sql' END, 'enqueued'
     FROM jobs WHERE id = NEW.id;
+    UPDATE jobs SET asked_seq = (SELECT MAX(seq) FROM job_events) WHERE id = NEW.id AND state = 'pending';
 END;
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -197,7 +204,7 @@ END;
 
 CREATE TRIGGER jobs_identity_guard
 BEFORE UPDATE OF id, kind, source, destination, options, idempotency_key, created_at, batch_id, schedule_id,
-    source_key, dest_key, dest_registry, options_key, lease_epoch, generation ON jobs
+    source_key, dest_key, dest_registry, options_key, lease_epoch, generation, attempt, crash_count, change_seq ON jobs
 BEGIN
     SELECT RAISE(ABORT, 'what a job was asked for never changes: enqueue another job')
     WHERE NEW.id <> OLD.id OR NEW.kind <> OLD.kind OR NEW.source <> OLD.source OR NEW.destination <> OLD.destination
@@ -208,8 +215,13 @@ BEGIN
     WHERE OLD.dest_key IS NOT NULL
         AND (NEW.dest_key IS NOT OLD.dest_key OR NEW.source_key IS NOT OLD.source_key
             OR NEW.dest_registry IS NOT OLD.dest_registry OR NEW.options_key IS NOT OLD.options_key);
-    SELECT RAISE(ABORT, 'lease_epoch and generation never fall')
-    WHERE NEW.lease_epoch < OLD.lease_epoch OR NEW.generation < OLD.generation;
+    SELECT RAISE(ABORT, 'lease_epoch, generation and change_seq rise by one and never fall')
+    WHERE NEW.lease_epoch NOT IN (OLD.lease_epoch, OLD.lease_epoch + 1)
+        OR NEW.generation NOT IN (OLD.generation, OLD.generation + 1)
+        OR NEW.change_seq NOT IN (OLD.change_seq, OLD.change_seq + 1);
+    SELECT RAISE(ABORT, 'lease_epoch, attempt and crash_count change with the state alone')
+    WHERE NEW.state = OLD.state AND NEW.generation = OLD.generation
+        AND (NEW.lease_epoch <> OLD.lease_epoch OR NEW.attempt <> OLD.attempt OR NEW.crash_count <> OLD.crash_count);
 END;
 
 CREATE TRIGGER jobs_transition_guard BEFORE UPDATE OF state ON jobs WHEN NEW.state <> OLD.state
@@ -276,6 +288,9 @@ BEGIN
             WHEN NEW.state = 'scheduled' THEN json_object('run_at', NEW.run_at)
         END
     );
+    UPDATE jobs SET asked_seq = (SELECT MAX(seq) FROM job_events)
+    WHERE id = NEW.id AND NEW.state = 'pending'
+        AND (asked_seq IS NULL OR OLD.state IN ('completed', 'failed', 'cancelled'));
 END;
 
 -- What plain SQL leaves out.
@@ -315,11 +330,12 @@ BEGIN
         json_object('priority', NEW.priority, 'queue', NEW.queue, 'run_at', NEW.run_at,
             'max_attempts', NEW.max_attempts, 'cancel_requested_at', NEW.cancel_requested_at)
     );
-    UPDATE jobs SET asked_at = NEW.run_at WHERE id = NEW.id AND NEW.run_at <> OLD.run_at;
     UPDATE jobs SET state = 'scheduled', change_seq = change_seq + 1, change_reason = 'postponed',
         change_actor = CASE WHEN NEW.change_seq > OLD.change_seq THEN COALESCE(NEW.change_actor, 'unknown') ELSE 'sql' END
     WHERE id = NEW.id AND state = 'pending' AND NEW.run_at <> OLD.run_at
         AND run_at > CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER);
+    UPDATE jobs SET asked_seq = CASE WHEN state = 'pending' THEN (SELECT MAX(seq) FROM job_events) END
+    WHERE id = NEW.id AND state IN ('pending', 'scheduled') AND NEW.run_at <> OLD.run_at;
     UPDATE jobs SET state = 'cancelled', change_seq = change_seq + 1, change_reason = 'cancelled',
         change_actor = CASE WHEN NEW.change_seq > OLD.change_seq THEN COALESCE(NEW.change_actor, 'unknown') ELSE 'sql' END
     WHERE id = NEW.id AND state IN ('pending', 'scheduled') AND NEW.cancel_requested_at IS NOT NULL;
@@ -355,6 +371,8 @@ CREATE TRIGGER transfers_insert_guard BEFORE INSERT ON transfers
 BEGIN
     SELECT RAISE(ABORT, 'a transfer with this id exists: history is never replaced')
     WHERE EXISTS (SELECT 1 FROM transfers WHERE id = NEW.id);
+    SELECT RAISE(ABORT, 'there is no such job')
+    WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id = NEW.job_id);
 END;
 
 CREATE TRIGGER transfers_update_guard BEFORE UPDATE ON transfers

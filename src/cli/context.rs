@@ -57,6 +57,11 @@ impl Context {
         Ok(store)
     }
 
+    /// Somebody wants the process to end at once: the database is left as a crash would leave it, which is safe.
+    pub fn abandon(&mut self) {
+        self.store = None;
+    }
+
     /// The database is closed, if it was open.
     pub async fn close(self) {
         if let Some(store) = self.store {

@@ -72,6 +72,13 @@ pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
     let bars = Mutex::new(Bars::new(enqueued.id, context.notes.clone(), context.clock.clone(), shown));
     match follow(parts, enqueued.id, &bars).await? {
         Followed::Finished(job) => report::finished(&mut context.output, &job),
+        Followed::Aborted(signal) => {
+            context.abandon();
+            Err(Error::interrupted(
+                signal,
+                format!("stopped at once by a second signal: job {} goes on with the next worker", enqueued.id),
+            ))
+        }
         Followed::Interrupted(signal) => {
             let id = enqueued.id;
             Err(Error::interrupted(

@@ -54,6 +54,7 @@ pub async fn run(context: &mut Context, arguments: WorkArgs) -> Result {
     }
     match signal {
         Some(signal) if aborted => {
+            context.abandon();
             Err(Error::interrupted(signal, "stopped at once by a second signal; its jobs go on with the next worker"))
         }
         Some(_) => Ok(()),

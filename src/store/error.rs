@@ -41,6 +41,9 @@ const LOCKED: [u32; 2] = [6, 262];
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        if let sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) = error {
+            return Self::Unusable(format!("a row cannot be read: {error}"));
+        }
         let Some(database) = error.as_database_error() else {
             return Self::Backend { message: error.to_string(), busy: false };
         };
@@ -54,11 +57,7 @@ impl From<sqlx::Error> for Error {
             11 => {
                 return Self::Unusable(format!("the database file is damaged: {message}; run `freightliner db check`"));
             }
-            14 => {
-                return Self::Unusable(format!(
-                    "the database cannot be opened: {message}; check the path and its permissions"
-                ));
-            }
+            14 => " (the file cannot be opened: check its path, its permissions and the limit of open files)",
             26 => return Self::Unusable("this file is not an SQLite database".to_owned()),
             13 => " (no space left: free some, nothing acknowledged is lost)",
             10 => " (the disk failed or is full)",

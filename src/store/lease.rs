@@ -24,8 +24,6 @@ pub struct Claim {
     pub job: Job,
     /// The canonical destination.
     pub dest_key: String,
-    /// When the copy was asked for: the order of jobs for one target.
-    pub asked_at: UnixMillis,
 }
 
 impl Claim {

@@ -63,6 +63,12 @@ impl Store {
         on!(self, store => store.close().await);
     }
 
+    /// Nothing can be written any more: the program has to start again.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        on!(self, store => store.is_closed())
+    }
+
     /// Inserts jobs, all or none. For each: the new row's id, or the id of the job that does it already (an equal one that
     /// waits, or the one that its idempotency key names) with `created: false`. Durable when it returns.
     ///
@@ -104,6 +110,22 @@ impl Store {
     /// [`Error::Backend`].
     pub async fn busy(&self, queue: Option<&str>) -> Result<bool, Error> {
         on!(self, store => store.busy(queue).await)
+    }
+
+    /// The newest event's seq; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn last_event(&self) -> Result<i64, Error> {
+        on!(self, store => store.last_event().await)
+    }
+
+    /// How many times a job failed for good after the event `seq`, whoever worked on it.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn failed_since(&self, seq: i64, queue: Option<&str>) -> Result<u64, Error> {
+        on!(self, store => store.failed_since(seq, queue).await)
     }
 
     /// Makes scheduled jobs pending whose time has come, a bounded number. Returns how many.
@@ -271,11 +293,11 @@ impl Store {
         on!(self, store => store.worker_start(worker).await)
     }
 
-    /// A worker says that it lives.
+    /// A worker says that it lives. False when its row is gone: a sweeper took it for dead.
     ///
     /// # Errors
     /// [`Error::Backend`].
-    pub async fn worker_seen(&self, worker: Uuid) -> Result<(), Error> {
+    pub async fn worker_seen(&self, worker: Uuid) -> Result<bool, Error> {
         on!(self, store => store.worker_seen(worker).await)
     }
 

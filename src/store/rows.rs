@@ -10,6 +10,24 @@ fn time(row: &SqliteRow, column: &str) -> Result<Option<UnixMillis>, Error> {
     Ok(row.try_get::<Option<i64>, _>(column)?.map(UnixMillis))
 }
 
+/// Text of a column that anybody may have written: SQLite keeps bytes that are no UTF-8 there, and a row like that must
+/// neither stop a worker nor a list.
+pub(super) fn text(row: &SqliteRow, column: &str) -> Result<String, Error> {
+    Ok(text_option(row, column)?.unwrap_or_default())
+}
+
+fn text_option(row: &SqliteRow, column: &str) -> Result<Option<String>, Error> {
+    let bytes = row.try_get_unchecked::<Option<Vec<u8>>, _>(column)?;
+    Ok(bytes.map(|bytes| {
+        String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }))
+}
+
+/// JSON of a column that anybody may have written; what SQLite takes for JSON and we do not is shown as a string.
+fn json(text: String) -> serde_json::Value {
+    serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
+}
+
 fn unreadable(column: &str, why: impl std::fmt::Display) -> Error {
     Error::Unusable(format!("a row cannot be read: {column}: {why}"))
 }
@@ -18,17 +36,16 @@ fn unreadable(column: &str, why: impl std::fmt::Display) -> Error {
 pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
     let state: String = row.try_get("state")?;
     let kind: String = row.try_get("kind")?;
-    let options: String = row.try_get("options")?;
-    let report: Option<String> = row.try_get("report")?;
+    let report = text_option(row, "report")?;
     Ok(Job {
         id: row.try_get("id")?,
         kind: if kind == "expand" { Kind::Expand } else { Kind::Copy },
         generation: row.try_get("generation")?,
-        source: row.try_get("source")?,
-        destination: row.try_get("destination")?,
-        options: serde_json::from_str(&options).map_err(|error| unreadable("options", error))?,
+        source: text(row, "source")?,
+        destination: text(row, "destination")?,
+        options: json(text(row, "options")?),
         state: state.parse().map_err(|error| unreadable("state", error))?,
-        queue: row.try_get("queue")?,
+        queue: text(row, "queue")?,
         priority: row.try_get("priority")?,
         attempt: row.try_get("attempt")?,
         max_attempts: row.try_get("max_attempts")?,
@@ -38,18 +55,15 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
         created_at: UnixMillis(row.try_get("created_at")?),
         started_at: time(row, "started_at")?,
         finished_at: time(row, "finished_at")?,
-        worker: row.try_get("worker")?,
+        worker: text_option(row, "worker")?,
         lease_until: time(row, "lease_until")?,
-        batch_id: row.try_get("batch_id")?,
+        batch_id: text_option(row, "batch_id")?,
         schedule_id: row.try_get("schedule_id")?,
-        idempotency_key: row.try_get("idempotency_key")?,
+        idempotency_key: text_option(row, "idempotency_key")?,
         cancel_requested_at: time(row, "cancel_requested_at")?,
         progress: progress(row)?,
         failure: failure(row)?,
-        report: report
-            .map(|report| serde_json::from_str(&report))
-            .transpose()
-            .map_err(|error| unreadable("report", error))?,
+        report: report.and_then(|report| serde_json::from_str(&report).ok()),
     })
 }
 
@@ -66,17 +80,16 @@ fn progress(row: &SqliteRow) -> Result<Option<Progress>, Error> {
 }
 
 fn failure(row: &SqliteRow) -> Result<Option<Failure>, Error> {
-    let Some(class) = row.try_get::<Option<String>, _>("failure_class")? else { return Ok(None) };
+    let Some(class) = text_option(row, "failure_class")? else { return Ok(None) };
     Ok(Some(Failure {
-        stage: row.try_get::<Option<String>, _>("failure_stage")?.unwrap_or_default(),
+        stage: text(row, "failure_stage")?,
         class,
-        message: row.try_get::<Option<String>, _>("failure_message")?.unwrap_or_default(),
+        message: text(row, "failure_message")?,
         at: time(row, "failure_at")?.unwrap_or(UnixMillis(0)),
     }))
 }
 
 pub(super) fn event(row: &SqliteRow) -> Result<JobEvent, Error> {
-    let detail: Option<String> = row.try_get("detail")?;
     Ok(JobEvent {
         seq: row.try_get("seq")?,
         job_id: row.try_get("job_id")?,
@@ -85,13 +98,10 @@ pub(super) fn event(row: &SqliteRow) -> Result<JobEvent, Error> {
         to_state: row.try_get("to_state")?,
         lease_epoch: row.try_get("lease_epoch")?,
         attempt: row.try_get("attempt")?,
-        worker: row.try_get("worker")?,
-        actor: row.try_get("actor")?,
-        reason: row.try_get("reason")?,
-        detail: detail
-            .map(|detail| serde_json::from_str(&detail))
-            .transpose()
-            .map_err(|error| unreadable("detail", error))?,
+        worker: text_option(row, "worker")?,
+        actor: text(row, "actor")?,
+        reason: text_option(row, "reason")?,
+        detail: text_option(row, "detail")?.map(json),
     })
 }
 

@@ -5,7 +5,7 @@ macro_rules! job_columns {
         "id, kind, generation, source, destination, options, state, queue, priority, attempt, max_attempts, crash_count, \
          lease_epoch, run_at, created_at, started_at, finished_at, worker, lease_until, batch_id, schedule_id, \
          idempotency_key, cancel_requested_at, bytes_done, bytes_total, blobs_done, blobs_total, failure_stage, \
-         failure_class, failure_message, failure_at, report, dest_key, asked_at"
+         failure_class, failure_message, failure_at, report, dest_key"
     };
 }
 
@@ -53,17 +53,19 @@ statements! {
     /// A job that waits and is equal: ?1 target, ?2 source, ?3 options, ?4 queue. Never one that was asked for later.
     EQUAL = "SELECT id, state, priority FROM jobs WHERE state IN ('pending', 'scheduled') AND dest_key = ?1 \
         AND source_key = ?2 AND options_key = ?3 AND queue = ?4 AND kind = 'copy' \
-        AND (state = 'pending' OR run_at <> asked_at) ORDER BY id LIMIT 1";
+        AND asked_seq IS NOT NULL ORDER BY id LIMIT 1";
 
-    /// The waiting job takes the better priority and the earlier time. ?1 id, ?2 priority, ?3 now, ?4 actor.
+    /// The waiting job takes the better priority and the earlier time, and counts as asked for now: later than every event so
+    /// far. ?1 id, ?2 priority, ?3 now, ?4 actor.
     JOIN = "UPDATE jobs SET priority = MIN(priority, ?2), state = 'pending', run_at = MIN(run_at, ?3), \
+        asked_seq = (SELECT MAX(seq) + 1 FROM job_events), \
         change_seq = change_seq + 1, change_actor = ?4, change_reason = 'an equal job was asked for' WHERE id = ?1";
 
     /// A new job. ?1 source, ?2 destination, ?3 options, ?4 state, ?5 queue, ?6 priority, ?7 max attempts, ?8 run at, ?9 now,
     /// ?10 key, ?11 canonical source, ?12 target, ?13 registry, ?14 canonical options, ?15 actor.
     INSERT = "INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
-        idempotency_key, source_key, dest_key, dest_registry, options_key, asked_at, change_seq, change_actor, change_reason) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, MAX(?8, ?9), 1, ?15, 'enqueued') RETURNING id";
+        idempotency_key, source_key, dest_key, dest_registry, options_key, change_seq, change_actor, change_reason) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 1, ?15, 'enqueued') RETURNING id";
 
     /// How many loads of this list were finished. ?1 hash of the content.
     LOADS = "SELECT COUNT(*) AS loads FROM finished_loads WHERE content_hash = ?1";
@@ -77,12 +79,12 @@ statements! {
         EXISTS (SELECT 1 FROM jobs WHERE state = 'pending') AS pending, \
         (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled') AS next_run_at";
 
-    /// Something is pending in a queue that is not paused, running, or waits for a retry. A time that nobody asked for tells
-    /// a retry from a job for later: its counters may all be zero, when a worker died after some progress. ?1 queue.
+    /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
+    /// for yet, so its asked_seq is NULL. ?1 queue.
     BUSY = "SELECT EXISTS (SELECT 1 FROM jobs AS j WHERE j.state = 'pending' AND (?1 IS NULL OR j.queue = ?1) \
             AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)) \
         OR EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND (?1 IS NULL OR queue = ?1)) \
-        OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND run_at <> asked_at \
+        OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND asked_seq IS NOT NULL \
             AND (?1 IS NULL OR queue = ?1)) AS busy";
 
     /// Scheduled jobs whose time has come, a bounded number. ?1 now, ?2 limit.
@@ -91,7 +93,7 @@ statements! {
         ORDER BY run_at LIMIT ?2) AND state = 'scheduled'";
 
     /// Rows whose references nobody has parsed yet. ?1 limit.
-    UNPARSED = "SELECT id, source, destination, options FROM jobs WHERE dest_key IS NULL AND state = 'pending' \
+    UNPARSED = "SELECT id, kind, source, destination, options FROM jobs WHERE dest_key IS NULL AND state = 'pending' \
         ORDER BY id LIMIT ?1";
 
     /// What intake found. ?1 id, ?2 source, ?3 target, ?4 registry, ?5 options.
@@ -103,22 +105,21 @@ statements! {
         failure_message = ?2, failure_at = ?3, change_seq = change_seq + 1, change_actor = 'freightliner', \
         change_reason = 'rejected' WHERE id = ?1 AND state = 'pending'";
 
-    /// Takes the best jobs, at most one a target and none whose target is being written. ?1 worker, ?2 lease until, ?3 now,
-    /// ?4 queue or NULL for all, ?5 room, ?6 window a queue, ?7 this job alone or NULL.
+    /// Takes the best jobs, at most one a target and none whose target is being written. The walk over the queues and the
+    /// window of each read the index of pending jobs from its start, so that rows behind them cost nothing. ?1 worker,
+    /// ?2 lease until, ?3 now, ?4 queue or NULL for all, ?5 room, ?6 rows looked at a queue.
     CLAIM = concat!("WITH RECURSIVE waiting (queue) AS ( \
-            SELECT MIN(queue) FROM jobs WHERE state = 'pending' AND (?4 IS NULL OR queue = ?4) \
+            SELECT MIN(queue) FROM jobs INDEXED BY jobs_claim WHERE state = 'pending' AND queue >= COALESCE(?4, '') \
             UNION ALL \
-            SELECT (SELECT MIN(queue) FROM jobs WHERE state = 'pending' AND queue > waiting.queue \
-                AND (?4 IS NULL OR queue = ?4)) \
-            FROM waiting WHERE waiting.queue IS NOT NULL), \
+            SELECT (SELECT MIN(queue) FROM jobs INDEXED BY jobs_claim WHERE state = 'pending' AND queue > waiting.queue) \
+            FROM waiting WHERE waiting.queue IS NOT NULL AND ?4 IS NULL), \
         candidates AS ( \
             SELECT j.id, j.priority, j.dest_key FROM waiting JOIN jobs AS j ON j.id IN ( \
-                SELECT p.id FROM jobs AS p WHERE p.state = 'pending' AND p.queue = waiting.queue AND p.dest_key IS NOT NULL \
-                    AND (?7 IS NULL OR p.id = ?7) \
-                    AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = p.dest_key) \
-                ORDER BY p.priority, p.id LIMIT ?6) \
-            WHERE waiting.queue IS NOT NULL \
-                AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = waiting.queue AND q.paused_at IS NOT NULL)), \
+                SELECT p.id FROM jobs AS p INDEXED BY jobs_claim \
+                WHERE p.state = 'pending' AND p.queue = waiting.queue ORDER BY p.priority, p.id LIMIT ?6) \
+            WHERE waiting.queue IS NOT NULL AND (?4 IS NULL OR waiting.queue = ?4) AND j.dest_key IS NOT NULL \
+                AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = waiting.queue AND q.paused_at IS NOT NULL) \
+                AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key)), \
         turns AS ( \
             SELECT id, priority, ROW_NUMBER() OVER (PARTITION BY dest_key ORDER BY priority, id) AS turn FROM candidates) \
         UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
@@ -128,14 +129,25 @@ statements! {
         WHERE id IN (SELECT id FROM turns WHERE turn = 1 ORDER BY priority, id LIMIT ?5) AND state = 'pending' \
         RETURNING ", job_columns!());
 
+    /// Takes one job, under the same rules. ?1 worker, ?2 lease until, ?3 now, ?4 id.
+    CLAIM_ONE = concat!("UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
+            worker = ?1, lease_until = ?2, started_at = ?3, cancel_requested_at = NULL, bytes_done = NULL, \
+            bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
+            change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'claimed' \
+        WHERE id = ?4 AND state = 'pending' AND dest_key IS NOT NULL \
+            AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = jobs.queue AND q.paused_at IS NOT NULL) \
+            AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = jobs.dest_key) \
+        RETURNING ", job_columns!());
+
     /// The lease holds for another while. ?1 id, ?2 epoch, ?3 lease until, ?4..?7 progress or NULL, ?8 bytes moved.
     RENEW = "UPDATE jobs SET lease_until = ?3, lease_beat = lease_beat + 1, bytes_done = ?4, bytes_total = ?5, \
         blobs_done = ?6, blobs_total = ?7, bytes_moved = ?8 \
         WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING cancel_requested_at";
 
-    /// A newer job for the same target is done. ?1 target, ?2 asked at, ?3 id.
-    SUPERSEDED = "SELECT id FROM jobs WHERE state = 'completed' AND dest_key = ?1 AND (asked_at, id) > (?2, ?3) \
-        ORDER BY asked_at DESC, id DESC LIMIT 1";
+    /// A job for the same target that was asked for later is done. ?1 target, ?2 id.
+    SUPERSEDED = "SELECT id FROM jobs WHERE state = 'completed' AND dest_key = ?1 \
+        AND (asked_seq, id) > (SELECT COALESCE(asked_seq, 0), id FROM jobs WHERE id = ?2) \
+        ORDER BY asked_seq DESC, id DESC LIMIT 1";
 
     /// The attempt did it. ?1 id, ?2 epoch, ?3 now, ?4 report, ?5..?8 progress, ?9 bytes moved.
     COMPLETE = "UPDATE jobs SET state = 'completed', worker = NULL, lease_until = NULL, finished_at = ?3, report = ?4, \
@@ -166,7 +178,7 @@ statements! {
     /// The attempt is given back, refunded. ?1 id, ?2 epoch, ?3 now, ?4 reason, ?5 bytes moved.
     RELEASE = "UPDATE jobs SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'pending' END, \
         finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN ?3 END, \
-        worker = NULL, lease_until = NULL, attempt = attempt - 1, bytes_moved = ?5, \
+        worker = NULL, lease_until = NULL, attempt = MAX(attempt - 1, 0), bytes_moved = ?5, \
         change_seq = change_seq + 1, change_actor = 'freightliner', \
         change_reason = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE ?4 END \
         WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING state";
@@ -225,19 +237,31 @@ statements! {
     /// All leases.
     LEASES = "SELECT id, lease_epoch, lease_beat, worker, lease_until FROM jobs WHERE state = 'running' ORDER BY id";
 
-    /// Takes a job from a dead worker. ?1 id, ?2 epoch, ?3 beat, ?4 now, ?5 poison limit, ?6 message.
+    /// How often a job's workers died in its generation. ?1 id.
+    CRASHES = "SELECT COUNT(*) AS crashes FROM job_events AS e JOIN jobs AS j ON j.id = e.job_id \
+        WHERE e.job_id = ?1 AND e.generation = j.generation AND e.reason = 'lease expired'";
+
+    /// Takes a job from a dead worker. ?1 id, ?2 epoch, ?3 beat, ?4 now, ?5 it is poison, ?6 message, ?7 next run.
     RECLAIM = "UPDATE jobs SET \
-            state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
-                WHEN bytes_moved = 0 AND crash_count + 1 >= ?5 THEN 'failed' ELSE 'scheduled' END, \
-            finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR (bytes_moved = 0 AND crash_count + 1 >= ?5) \
-                THEN ?4 END, \
-            worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, attempt = attempt - 1, \
-            crash_count = CASE WHEN bytes_moved > 0 THEN 0 ELSE crash_count + 1 END, \
-            run_at = ?4 + CASE WHEN bytes_moved = 0 AND crash_count > 0 THEN 1000 << MIN(crash_count - 1, 5) ELSE 0 END, \
+            state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' WHEN ?5 THEN 'failed' ELSE 'scheduled' END, \
+            finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR ?5 THEN ?4 END, \
+            worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, attempt = MAX(attempt - 1, 0), \
+            crash_count = CASE WHEN bytes_moved > 0 THEN 0 ELSE crash_count + 1 END, run_at = ?7, \
             failure_stage = 'work', failure_at = ?4, failure_message = ?6, \
-            failure_class = CASE WHEN bytes_moved = 0 AND crash_count + 1 >= ?5 THEN 'poison' ELSE 'crashed' END, \
+            failure_class = CASE WHEN ?5 THEN 'poison' ELSE 'crashed' END, \
             change_seq = change_seq + 1, change_actor = 'sweeper', change_reason = 'lease expired' \
         WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 AND lease_beat = ?3 RETURNING state";
+
+    /// What counts toward poison of one lease. ?1 id, ?2 epoch, ?3 beat.
+    CRASH_FACTS = "SELECT crash_count, bytes_moved FROM jobs WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 \
+        AND lease_beat = ?3";
+
+    /// Where the history ends.
+    LAST_EVENT = "SELECT COALESCE(MAX(seq), 0) AS seq FROM job_events";
+
+    /// Jobs that failed for good since. ?1 seq, ?2 queue or NULL.
+    FAILED_SINCE = "SELECT COUNT(*) AS failed FROM job_events AS e JOIN jobs AS j ON j.id = e.job_id \
+        WHERE e.seq > ?1 AND e.to_state = 'failed' AND e.from_state <> 'failed' AND (?2 IS NULL OR j.queue = ?2)";
 
     /// A temporary file is about to be made. ?1 path, ?2 worker, ?3 job, ?4 epoch, ?5 now.
     TEMP_REGISTER = "INSERT INTO temp_files (path, worker, job_id, lease_epoch, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";

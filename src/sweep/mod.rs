@@ -9,7 +9,7 @@
 
 mod remove;
 
-use crate::clock::{BootTime, Clock};
+use crate::clock::{BootTime, Clock, UnixMillis};
 use crate::job::{JobId, State};
 use crate::shutdown::Shutdown;
 use crate::store::{Error, Lease, Store, WorkerRow};
@@ -91,13 +91,24 @@ pub struct Sweeper {
     observes: bool,
     dry_run: bool,
     seen: HashMap<JobId, (Lease, BootTime)>,
+    silent: HashMap<String, (UnixMillis, BootTime)>,
 }
 
 impl Sweeper {
     /// A sweeper for this place. `own`: the worker of this process.
     #[must_use]
     pub fn new(store: Store, place: Place, clock: Clock, settings: Settings, own: Option<Uuid>) -> Self {
-        Self { store, place, clock, settings, own, observes: true, dry_run: false, seen: HashMap::new() }
+        Self {
+            store,
+            place,
+            clock,
+            settings,
+            own,
+            observes: true,
+            dry_run: false,
+            seen: HashMap::new(),
+            silent: HashMap::new(),
+        }
     }
 
     /// Sweeps until the shutdown drains. Errors are logged and waited out.
@@ -128,7 +139,10 @@ impl Sweeper {
     pub async fn tick(&mut self) -> Result<Swept, Error> {
         let start = self.clock.boot();
         let mut swept = Swept::default();
-        let workers = self.store.workers().await?;
+        // Read before the workers: whoever registers a file after this look has its row by then.
+        let with_files = self.store.temp_workers().await?;
+        let mut workers = self.store.workers().await?;
+        workers.retain(|worker| worker.id.parse::<Uuid>().is_ok());
         let leases = self.store.leases().await?;
         let own = self.own.map(|own| own.to_string());
         for worker in workers.iter().filter(|worker| Some(&worker.id) != own.as_ref()) {
@@ -138,8 +152,9 @@ impl Sweeper {
         }
         if self.observes {
             self.observe(&workers, &leases, &mut swept).await?;
+            self.forget_silent(&workers, &leases, own.as_deref(), &mut swept).await?;
         }
-        self.remove_orphans(&workers, own.as_deref(), &mut swept).await?;
+        self.remove_orphans(with_files, &workers, own.as_deref(), &mut swept).await?;
         swept.duration_ms = u64::try_from(self.clock.boot().since(start).as_millis()).unwrap_or(u64::MAX);
         Ok(swept)
     }
@@ -158,7 +173,7 @@ impl Sweeper {
         };
         for lease in leases.iter().filter(|lease| lease.worker == worker.id) {
             let message = format!("worker {} (process {} on {}) died", worker.id, worker.pid, worker.host);
-            self.reclaim(lease, message, swept).await?;
+            self.reclaim(lease, message, swept).await;
         }
         self.remove_files_of(&worker.id, swept).await?;
         swept.workers_removed += 1;
@@ -173,13 +188,14 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn reclaim(&self, lease: &Lease, message: String, swept: &mut Swept) -> Result<(), Error> {
+    /// One job that cannot be reclaimed does not keep the others.
+    async fn reclaim(&self, lease: &Lease, message: String, swept: &mut Swept) {
         if self.dry_run {
             swept.jobs_requeued += 1;
-            return Ok(());
+            return;
         }
-        match self.store.reclaim(lease.clone(), self.settings.poison_limit, message.clone()).await? {
-            Some(state) => {
+        match self.store.reclaim(lease.clone(), self.settings.poison_limit, message.clone()).await {
+            Ok(Some(state)) => {
                 tracing::warn!(job = lease.job, epoch = lease.epoch, worker = %lease.worker, %state, reason = %message, "reclaimed");
                 if state == State::Scheduled {
                     swept.jobs_requeued += 1;
@@ -187,7 +203,46 @@ impl Sweeper {
                     swept.jobs_failed += 1;
                 }
             }
-            None => tracing::debug!(job = lease.job, "the lease moved on meanwhile"),
+            Ok(None) => tracing::debug!(job = lease.job, "the lease moved on meanwhile"),
+            Err(error) => {
+                tracing::error!(job = lease.job, %error, "the job cannot be reclaimed, trying again at the next sweep")
+            }
+        }
+    }
+
+    /// Removes rows of workers that have no job and have not said for long that they live: those of other machines, which no
+    /// lock here can prove dead. One that lives after all inserts its row again.
+    async fn forget_silent(
+        &mut self,
+        workers: &[WorkerRow],
+        leases: &[Lease],
+        own: Option<&str>,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
+        let now = self.clock.boot();
+        self.silent.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
+        for worker in workers.iter().filter(|worker| Some(worker.id.as_str()) != own) {
+            let since = match self.silent.get(&worker.id) {
+                Some((seen_at, since)) if *seen_at == worker.seen_at => *since,
+                _ => {
+                    self.silent.insert(worker.id.clone(), (worker.seen_at, now));
+                    continue;
+                }
+            };
+            let patience = crate::worker::SEEN_INTERVAL * 6 + self.settings.margin;
+            let works = leases.iter().any(|lease| lease.worker == worker.id);
+            if now.since(since) < patience || works || self.dry_run {
+                continue;
+            }
+            // A lock that somebody holds here is a sign of life as good as any.
+            if self.place.is_of(worker) && matches!(probe(&self.place.lock_file(&worker.id)), Ok(Proof::Alive) | Err(_))
+            {
+                continue;
+            }
+            if self.store.worker_gone(&worker.id).await? {
+                tracing::info!(worker = %worker.id, host = %worker.host, "removed a worker that has been silent for long");
+                swept.workers_removed += 1;
+            }
         }
         Ok(())
     }
@@ -213,16 +268,22 @@ impl Sweeper {
             let patience = ttl.get(lease.worker.as_str()).copied().unwrap_or(longest) + self.settings.margin;
             if now.since(since) >= patience {
                 let message = format!("worker {} did not renew its lease for {} s", lease.worker, patience.as_secs());
-                self.reclaim(lease, message, swept).await?;
+                self.reclaim(lease, message, swept).await;
             }
         }
         Ok(())
     }
 
     /// Folders and lock files that bear the id of a worker which nobody knows and nobody is.
-    async fn remove_orphans(&self, workers: &[WorkerRow], own: Option<&str>, swept: &mut Swept) -> Result<(), Error> {
+    async fn remove_orphans(
+        &self,
+        with_files: Vec<String>,
+        workers: &[WorkerRow],
+        own: Option<&str>,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
         let known: HashSet<&str> = workers.iter().map(|worker| worker.id.as_str()).chain(own).collect();
-        let mut orphans: HashSet<String> = self.store.temp_workers().await?.into_iter().collect();
+        let mut orphans: HashSet<String> = with_files.into_iter().collect();
         orphans.extend(remove::names(&self.place.temp_root()));
         orphans.extend(
             remove::names(&self.place.lock_root())
@@ -250,18 +311,27 @@ impl Sweeper {
         let folder = self.place.temp_folder(worker);
         let registered = self.store.temp_files_of(worker).await?;
         let mut gone = Vec::with_capacity(registered.len());
+        let mut refused = Vec::new();
         for path in registered {
             match remove::registered(Path::new(&path), worker, &folder, self.dry_run) {
                 Ok(removed) => {
                     swept.add(removed);
                     gone.push(path);
                 }
-                Err(reason) => tracing::warn!(%path, worker, %reason, "a temporary file is left"),
+                Err(reason) => refused.push((path, reason)),
             }
         }
         match remove::tree(&self.place.temp_root(), worker, self.dry_run) {
             Ok(removed) => swept.add(removed),
             Err(error) => tracing::warn!(folder = %folder.display(), %error, "a temporary folder is left"),
+        }
+        for (path, reason) in refused {
+            // The same folder under another name: what was in it went with the tree.
+            if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                gone.push(path);
+            } else {
+                tracing::warn!(%path, worker, %reason, "a temporary file is left");
+            }
         }
         if !gone.is_empty() && !self.dry_run {
             self.store.temp_forget(gone).await?;

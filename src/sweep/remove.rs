@@ -44,6 +44,9 @@ pub(super) fn file(path: &Path, reason: &str) {
 /// Removes the folder `name` in `root` with everything in it.
 pub(super) fn tree(root: &Path, name: &str, dry_run: bool) -> io::Result<Removed> {
     let mut removed = Removed::default();
+    if name.is_empty() || name.starts_with('.') || name.contains('/') {
+        return Err(io::Error::other(format!("`{name}` is no worker's id")));
+    }
     let root_folder = match open_root(root) {
         Err(Errno::NOENT) => return Ok(removed),
         other => other?,
@@ -196,6 +199,18 @@ mod tests {
         symlink(&precious, root.join(WORKER)).unwrap();
         tree(&root, WORKER, false).unwrap();
         assert!(precious.join("file").exists() && !root.join(WORKER).exists());
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("tmp");
+        std::fs::create_dir_all(dir.path().join("victim")).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        for name in ["../victim", "..", ".", "", "/etc"] {
+            assert!(tree(&root, name, false).is_err(), "{name}");
+        }
+        assert!(dir.path().join("victim").exists() && root.exists());
     }
 
     #[test]

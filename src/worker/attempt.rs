@@ -22,6 +22,9 @@ const SETTLE_FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const SETTLE_LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long a worker that stops waits for a database that does not take the end of an attempt.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How others end an attempt early.
 #[derive(Debug, Clone, Default)]
 pub struct Controls {
@@ -51,6 +54,7 @@ enum Verdict {
     Released,
     Cancelled,
     Lost,
+    Untrusted,
 }
 
 /// Runs one attempt. Whatever happens inside, panics too, the claim is settled here and nowhere else.
@@ -75,6 +79,7 @@ pub async fn run(
                 verdict = work => verdict.unwrap_or_else(|panic| Verdict::Panicked(panic_text(panic.as_ref()))),
                 ended = lease.keep(&controls.cancel) => match ended {
                     Ended::Lost => Verdict::Lost,
+                    Ended::Untrusted => Verdict::Untrusted,
                     Ended::CancelRequested => Verdict::Cancelled,
                 },
                 () = controls.release.cancelled() => Verdict::Released,
@@ -153,6 +158,7 @@ async fn settle(
     };
     let transfers = attempt.transfers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let mut pause = SETTLE_FIRST_PAUSE;
+    let mut released_at = None;
     loop {
         match parts.store.settle(claim, &outcome, work(attempt), &transfers).await {
             Ok(Settled::Now(state)) => {
@@ -163,11 +169,13 @@ async fn settle(
                 tracing::warn!("the lease is lost: what this attempt did is dropped");
                 return Finish::LeaseLost;
             }
-            Err(Unsettled { claim: again, error }) if error.is_transient() && !release.is_cancelled() => {
+            Err(Unsettled { claim: again, error })
+                if error.is_transient() && !is_late(parts, release, &mut released_at) =>
+            {
                 tracing::warn!(%error, "the end of the attempt could not be written, trying again");
                 claim = again;
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(SETTLE_LONGEST_PAUSE);
+                pause = (pause * 2).min(if release.is_cancelled() { SETTLE_FIRST_PAUSE } else { SETTLE_LONGEST_PAUSE });
             }
             Err(Unsettled { error, .. }) => {
                 tracing::error!(%error, "the end of the attempt could not be written; a sweep reclaims the job");
@@ -175,6 +183,15 @@ async fn settle(
             }
         }
     }
+}
+
+/// The worker stops, and has waited long enough for the database.
+fn is_late(parts: &Parts, release: &CancellationToken, released_at: &mut Option<BootTime>) -> bool {
+    if !release.is_cancelled() {
+        return false;
+    }
+    let now = parts.clock.boot();
+    now.since(*released_at.get_or_insert(now)) >= SETTLE_PATIENCE
 }
 
 /// What to write; None when the lease is lost.
@@ -210,6 +227,8 @@ fn outcome(parts: &Parts, job: &Job, verdict: Verdict, now: UnixMillis) -> Optio
             retry_in: None,
         },
         Verdict::Released => Outcome::Released { reason: "shutdown" },
+        // The write is fenced: when somebody has the job by now it changes nothing.
+        Verdict::Untrusted => Outcome::Released { reason: "lease not renewed in time" },
         Verdict::Cancelled => Outcome::Cancelled,
         Verdict::Lost => return None,
     })

@@ -23,8 +23,10 @@ const ERROR_PAUSE: Duration = Duration::from_millis(250);
 /// Why the lease is not kept any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Somebody else has the job, or it could not be renewed in time.
+    /// Somebody else has the job: the database says so.
     Lost,
+    /// The lease could not be renewed in time: nobody else may have the job yet, but somebody may at any moment.
+    Untrusted,
     /// Somebody wants the job cancelled.
     CancelRequested,
 }
@@ -68,7 +70,7 @@ impl<'a> Lease<'a> {
     /// Renews until the lease ends. Safe to drop at any time: a renewal that was sent is harmless.
     pub async fn keep(&self, cancel: &CancellationToken) -> Ended {
         let mut pause = PROGRESS_FIRST;
-        let mut renewed = self.clock.boot();
+        let mut renewed = *self.trusted_from.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut written = 0;
         loop {
             let sleep = pause.min(self.trust());
@@ -77,7 +79,7 @@ impl<'a> Lease<'a> {
                 () = tokio::time::sleep(sleep) => {}
             }
             if self.trust().is_zero() {
-                return Ended::Lost;
+                return Ended::Untrusted;
             }
             pause = (pause * 2).min(PROGRESS_LONGEST);
             let moved = self.attempt.progress.read().bytes_done;
@@ -99,7 +101,7 @@ impl<'a> Lease<'a> {
                     tokio::time::sleep(ERROR_PAUSE.min(self.trust())).await;
                 }
                 // Trust ended while the database was asked.
-                Err(_) => return Ended::Lost,
+                Err(_) => return Ended::Untrusted,
             }
         }
     }

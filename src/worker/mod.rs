@@ -95,7 +95,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The time between two signs of life in the worker's row.
-const SEEN_INTERVAL: Duration = Duration::from_secs(10);
+pub const SEEN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A worker and what it runs.
 pub struct Worker {
@@ -133,7 +133,11 @@ impl Worker {
     /// [`Error::Unusable`]: the database cannot be used any more. Anything else is waited out.
     pub async fn run(mut self, shutdown: &Shutdown, until_done: bool) -> Result<Worked, Error> {
         let mut failing = false;
+        let mut since = None;
         while !shutdown.drain.is_cancelled() {
+            if since.is_none() {
+                since = self.parts.store.last_event().await.ok();
+            }
             let looked = self.tick().await;
             let wait = match looked {
                 Ok(tick) => {
@@ -145,6 +149,11 @@ impl Worker {
                         break;
                     }
                     tick.idle_for
+                }
+                Err(error) if self.parts.store.is_closed() => {
+                    shutdown.now();
+                    self.drain(shutdown).await;
+                    return Err(error);
                 }
                 Err(error) => {
                     if !failing {
@@ -161,6 +170,12 @@ impl Worker {
             }
         }
         self.drain(shutdown).await;
+        // Jobs that failed elsewhere meanwhile count too: a sweep's, another worker's.
+        if let Some(since) = since
+            && let Ok(failed) = self.parts.store.failed_since(since, self.parts.settings.queue.as_deref()).await
+        {
+            self.worked.failed = self.worked.failed.max(failed);
+        }
         Ok(self.worked)
     }
 
@@ -174,7 +189,7 @@ impl Worker {
         }
         let store = &self.parts.store;
         if self.parts.clock.boot().since(self.seen) >= SEEN_INTERVAL {
-            store.worker_seen(self.presence.id).await?;
+            self.presence.seen(store, &self.parts.clock).await?;
             self.seen = self.parts.clock.boot();
         }
         if !self.running.is_empty() {

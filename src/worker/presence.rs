@@ -4,7 +4,7 @@
 //! a killed worker's jobs should not wait for a clock. The lock proves something only to those who look at the same file: the
 //! row says on which machine, in which boot and in which folder it lives.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::store::{Error, Store, WorkerRow};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::File;
@@ -59,15 +59,18 @@ impl Place {
         })
     }
 
-    /// The worker lives, or lived, on this machine since its last boot, with this state folder: its lock says the truth.
+    /// The worker lives, or lived, on this machine with this state folder: its lock says the truth. Also when it was before
+    /// the last boot: a database that is a file of this machine has no workers on clones of it.
     #[must_use]
     pub fn is_of(&self, worker: &WorkerRow) -> bool {
-        // An empty boot id identifies nothing.
-        !self.boot_id.is_empty()
-            && self.boot_id == worker.boot_id
-            && self.machine_id == worker.machine_id
-            && self.device == worker.state_device
-            && self.inode == worker.state_inode
+        if self.boot_id.is_empty() || self.machine_id != worker.machine_id || self.inode != worker.state_inode {
+            return false;
+        }
+        if self.boot_id == worker.boot_id {
+            return self.device == worker.state_device;
+        }
+        // Devices may be numbered anew by a boot; the path is the same then.
+        !worker.boot_id.is_empty() && Path::new(&worker.state_dir) == self.state_dir
     }
 
     /// The folder of a worker's temporary files.
@@ -142,7 +145,8 @@ pub struct Presence {
     pub id: Uuid,
     /// Where it lives.
     pub place: Place,
-    store_row_ttl: Duration,
+    started_at: UnixMillis,
+    lease_ttl: Duration,
     // Held for its lock.
     _lock: File,
 }
@@ -156,30 +160,46 @@ impl Presence {
         let place = Place::here(state_dir)?;
         let (id, lock) = lock_new(&place)
             .map_err(|error| Error::Unusable(format!("state folder {}: {error}", place.state_dir.display())))?;
-        let now = clock.now();
-        store
-            .worker_start(WorkerRow {
-                id: id.to_string(),
-                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-                pid: i64::from(std::process::id()),
-                machine_id: place.machine_id.clone(),
-                boot_id: place.boot_id.clone(),
-                state_dir: place.state_dir.display().to_string(),
-                state_device: place.device,
-                state_inode: place.inode,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                lease_ttl_ms: i64::try_from(lease_ttl.as_millis()).unwrap_or(i64::MAX),
-                started_at: now,
-                seen_at: now,
-            })
-            .await?;
-        Ok(Self { id, place, store_row_ttl: lease_ttl, _lock: lock })
+        let presence = Self { id, place, started_at: clock.now(), lease_ttl, _lock: lock };
+        store.worker_start(presence.row(clock)).await?;
+        Ok(presence)
+    }
+
+    /// The row as it is now.
+    fn row(&self, clock: &Clock) -> WorkerRow {
+        let place = &self.place;
+        WorkerRow {
+            id: self.id.to_string(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: i64::from(std::process::id()),
+            machine_id: place.machine_id.clone(),
+            boot_id: place.boot_id.clone(),
+            state_dir: place.state_dir.display().to_string(),
+            state_device: place.device,
+            state_inode: place.inode,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            lease_ttl_ms: i64::try_from(self.lease_ttl.as_millis()).unwrap_or(i64::MAX),
+            started_at: self.started_at,
+            seen_at: clock.now(),
+        }
+    }
+
+    /// Says that it lives; inserts the row again when a sweeper has taken it for dead.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn seen(&self, store: &Store, clock: &Clock) -> Result<(), Error> {
+        if !store.worker_seen(self.id).await? {
+            tracing::warn!(worker = %self.id, "this worker was taken for dead; it is back");
+            store.worker_start(self.row(clock)).await?;
+        }
+        Ok(())
     }
 
     /// How long this worker's leases hold without renewal.
     #[must_use]
     pub const fn lease_ttl(&self) -> Duration {
-        self.store_row_ttl
+        self.lease_ttl
     }
 
     /// The folder of this worker's temporary files.

@@ -37,7 +37,7 @@ impl Sqlite {
     pub(in crate::store) async fn confirm(&self, claim: &Claim, ttl: Duration, work: Work) -> Result<Confirmed, Error> {
         let until = self.inner.clock.now().plus(ttl);
         let fence = claim.fence();
-        let (dest_key, asked_at) = (claim.dest_key.clone(), claim.asked_at);
+        let dest_key = claim.dest_key.clone();
         let may_be_superseded = claim.job.generation == 1;
         self.inner
             .writer
@@ -51,12 +51,8 @@ impl Sqlite {
                     if !may_be_superseded {
                         return Ok(Confirmed::Yes);
                     }
-                    let newer = sqlx::query(sql::SUPERSEDED)
-                        .bind(dest_key)
-                        .bind(asked_at.0)
-                        .bind(fence.job)
-                        .fetch_optional(connection)
-                        .await?;
+                    let newer =
+                        sqlx::query(sql::SUPERSEDED).bind(dest_key).bind(fence.job).fetch_optional(connection).await?;
                     Ok(match newer {
                         Some(row) => Confirmed::Superseded { by: row.try_get("id")? },
                         None => Confirmed::Yes,

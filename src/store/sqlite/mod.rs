@@ -69,7 +69,9 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
         let (connection, version) = open_writer(&options, &clock).await.map_err(|error| match error {
-            Error::Unusable(message) => Error::Unusable(format!("database {}: {message}", path.display())),
+            Error::Unusable(message) | Error::Backend { message, .. } => {
+                Error::Unusable(format!("database {}: {message}", path.display()))
+            }
             other => other,
         })?;
         let reading = options.clone().read_only(true).create_if_missing(false).pragma("query_only", "ON");
@@ -77,6 +79,10 @@ impl Sqlite {
         let writer = Writer::start(connection, options, clock.clone());
         let watch = watch::Watch::new(reading);
         Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }) })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner.writer.is_closed()
     }
 
     /// Commits what was sent and closes the file, when this is the last clone.
@@ -91,10 +97,10 @@ impl Sqlite {
 
 /// The writer's connection to a migrated database, and the version of SQLite.
 async fn open_writer(options: &SqliteConnectOptions, clock: &Clock) -> Result<(SqliteConnection, String), Error> {
-    let busy_until = tokio::time::Instant::now() + OPEN_PATIENCE;
+    let start = clock.boot();
     loop {
         match try_open_writer(options, clock).await {
-            Err(Error::Backend { busy: true, .. }) if tokio::time::Instant::now() < busy_until => {
+            Err(Error::Backend { busy: true, .. }) if clock.boot().since(start) < OPEN_PATIENCE => {
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
             result => return result,

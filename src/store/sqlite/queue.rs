@@ -2,18 +2,18 @@
 
 use super::Sqlite;
 use crate::clock::UnixMillis;
-use crate::job::{Enqueued, JobId, NewJob, parse_row};
+use crate::job::{Enqueued, Invalid, JobId, NewJob, parse_row};
 use crate::store::statements as sql;
 use crate::store::{Claim, ClaimRequest, Error, Intake, Waiting, rows};
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Row, ValueRef};
 
 /// Rows that intake parses in one go.
 const INTAKE_BATCH: i64 = 500;
 /// Scheduled rows that become pending in one statement.
 const DUE_BATCH: i64 = 1000;
-/// Candidates of one queue that a claim looks at beyond its room, so that one target cannot fill the window.
-const CLAIM_WINDOW: i64 = 64;
+/// Rows at the head of a queue that a claim looks at first.
+const CLAIM_WINDOW: i64 = 1000;
 
 impl Sqlite {
     pub(in crate::store) async fn enqueue(&self, jobs: Vec<NewJob>, actor: &str) -> Result<Vec<Enqueued>, Error> {
@@ -71,6 +71,15 @@ impl Sqlite {
         Ok(sqlx::query(sql::BUSY).bind(queue).fetch_one(&self.inner.readers).await?.try_get("busy")?)
     }
 
+    pub(in crate::store) async fn last_event(&self) -> Result<i64, Error> {
+        Ok(sqlx::query(sql::LAST_EVENT).fetch_one(&self.inner.readers).await?.try_get("seq")?)
+    }
+
+    pub(in crate::store) async fn failed_since(&self, seq: i64, queue: Option<&str>) -> Result<u64, Error> {
+        let row = sqlx::query(sql::FAILED_SINCE).bind(seq).bind(queue).fetch_one(&self.inner.readers).await?;
+        Ok(u64::try_from(row.try_get::<i64, _>("failed")?).unwrap_or(0))
+    }
+
     pub(in crate::store) async fn due(&self) -> Result<u64, Error> {
         let now = self.inner.clock.now();
         self.inner
@@ -88,11 +97,17 @@ impl Sqlite {
         let rows = sqlx::query(sql::UNPARSED).bind(INTAKE_BATCH).fetch_all(&self.inner.readers).await?;
         let mut parsed = Vec::with_capacity(rows.len());
         for row in rows {
-            let (source, destination): (String, String) = (row.try_get("source")?, row.try_get("destination")?);
-            let options: String = row.try_get("options")?;
-            let verdict = serde_json::from_str(&options)
-                .map_err(|error| crate::job::Invalid(format!("options: {error}")))
-                .and_then(|options| parse_row(&source, &destination, &options));
+            let (source, destination) = (rows::text(&row, "source")?, rows::text(&row, "destination")?);
+            let options = rows::text(&row, "options")?;
+            let verdict = if rows::text(&row, "kind")? == "copy" {
+                serde_json::from_str(&options)
+                    .map_err(|error| Invalid(format!("options: {error}")))
+                    .and_then(|options| parse_row(&source, &destination, &options))
+            } else {
+                Err(Invalid(
+                    "not implemented: jobs of kind expand; insert one row of kind copy for each image".to_owned(),
+                ))
+            };
             parsed.push((row.try_get::<JobId, _>("id")?, verdict));
         }
         if parsed.is_empty() {
@@ -142,26 +157,13 @@ impl Sqlite {
             .writer
             .write(move |connection| {
                 Box::pin(async move {
-                    let room = i64::try_from(request.room).unwrap_or(i64::MAX);
-                    let rows = sqlx::query(sql::CLAIM)
-                        .bind(request.worker.to_string())
-                        .bind(now.plus(request.lease_ttl).0)
-                        .bind(now.0)
-                        .bind(request.queue)
-                        .bind(room)
-                        .bind(room.saturating_mul(4).saturating_add(CLAIM_WINDOW))
-                        .bind(request.only)
-                        .fetch_all(connection)
-                        .await?;
+                    let rows = match request.only {
+                        Some(id) => claim_one(connection, &request, id, now).await?,
+                        None => claim_best(connection, &request, now).await?,
+                    };
                     let mut claims = rows
                         .iter()
-                        .map(|row| {
-                            Ok(Claim {
-                                job: rows::job(row)?,
-                                dest_key: row.try_get("dest_key")?,
-                                asked_at: UnixMillis(row.try_get("asked_at")?),
-                            })
-                        })
+                        .map(|row| Ok(Claim { job: rows::job(row)?, dest_key: row.try_get("dest_key")? }))
                         .collect::<Result<Vec<_>, Error>>()?;
                     // RETURNING promises no order.
                     claims.sort_by_key(|claim| (claim.job.priority, claim.job.id));
@@ -170,6 +172,47 @@ impl Sqlite {
             })
             .await
     }
+}
+
+/// The best jobs. A first look at the head of each queue is enough nearly always; only when busy targets fill it are all
+/// rows looked at.
+async fn claim_best(
+    connection: &mut SqliteConnection,
+    request: &ClaimRequest,
+    now: UnixMillis,
+) -> Result<Vec<SqliteRow>, Error> {
+    let mut claimed = Vec::new();
+    for window in [CLAIM_WINDOW, i64::MAX] {
+        let room = request.room.saturating_sub(claimed.len());
+        if room == 0 {
+            break;
+        }
+        let rows = sqlx::query(sql::CLAIM)
+            .bind(request.worker.to_string())
+            .bind(now.plus(request.lease_ttl).0)
+            .bind(now.0)
+            .bind(&request.queue)
+            .bind(i64::try_from(room).unwrap_or(i64::MAX))
+            .bind(window)
+            .fetch_all(&mut *connection)
+            .await?;
+        claimed.extend(rows);
+    }
+    Ok(claimed)
+}
+
+async fn claim_one(
+    connection: &mut SqliteConnection,
+    request: &ClaimRequest,
+    id: JobId,
+    now: UnixMillis,
+) -> Result<Vec<SqliteRow>, Error> {
+    let statement = sqlx::query(sql::CLAIM_ONE)
+        .bind(request.worker.to_string())
+        .bind(now.plus(request.lease_ttl).0)
+        .bind(now.0)
+        .bind(id);
+    Ok(statement.fetch_all(connection).await?)
 }
 
 async fn enqueue_one(
@@ -215,12 +258,13 @@ async fn enqueue_one(
 async fn known_key(connection: &mut SqliteConnection, key: &str, job: &NewJob) -> Result<Option<JobId>, Error> {
     let Some(row) = sqlx::query(sql::KEY).bind(key).fetch_optional(connection).await? else { return Ok(None) };
     let id: JobId = row.try_get("job_id")?;
-    let Some(source) = row.try_get::<Option<String>, _>("source")? else {
+    if row.try_get_raw("source")?.is_null() {
         // The job is not kept any more; what it asked for was done.
         return Ok(Some(id));
-    };
-    let (destination, options, queue): (String, String, String) =
-        (row.try_get("destination")?, row.try_get("options")?, row.try_get("queue")?);
+    }
+    let source = rows::text(&row, "source")?;
+    let (destination, options, queue) =
+        (rows::text(&row, "destination")?, rows::text(&row, "options")?, rows::text(&row, "queue")?);
     let known = serde_json::from_str(&options).ok().and_then(|options| parse_row(&source, &destination, &options).ok());
     let differences: Vec<&str> = match known {
         Some(known) => [
@@ -262,10 +306,7 @@ async fn join_equal(
         return Ok(None);
     };
     let id: JobId = row.try_get("id")?;
-    let waits_for_retry = row.try_get::<String, _>("state")? == "scheduled";
-    if waits_for_retry || row.try_get::<i64, _>("priority")? > job.priority {
-        sqlx::query(sql::JOIN).bind(id).bind(job.priority).bind(now.0).bind(actor).execute(&mut *connection).await?;
-    }
+    sqlx::query(sql::JOIN).bind(id).bind(job.priority).bind(now.0).bind(actor).execute(&mut *connection).await?;
     if let Some(key) = &job.idempotency_key {
         sqlx::query(sql::KEY_ADD).bind(key).bind(id).bind(now.0).execute(connection).await?;
     }

@@ -56,9 +56,14 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let task = Task { work: Some(Box::new(work)), result: None, reply };
-        let gone = || Error::Backend { message: "the writer has ended".to_owned(), busy: false };
+        let gone = || Error::Unusable("the database writer has ended; start again".to_owned());
         self.sender.send(Box::new(task)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// The actor has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     /// Waits until everything that was sent is committed and the connection is closed. Later writes fail.

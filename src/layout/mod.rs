@@ -57,12 +57,14 @@ impl Layout {
     /// Opens an existing layout for reading.
     ///
     /// # Errors
-    /// Absent when the directory is not there, Refused when it is not a layout or of a later version.
+    /// Absent when the directory is not there, Refused when it is not a layout, or not yet (who makes one is still at it, or
+    /// died), or of a later version.
     pub async fn open(dir: &Path) -> Result<Self, Error> {
         let dir = dir.to_owned();
         let root = blocking(move || {
             let root = Root::open(&dir)?;
             root.check_version()?;
+            root.read_index()?;
             Ok::<_, Error>(root)
         });
         let root = root.await.map_err(Error::task).flatten()?;

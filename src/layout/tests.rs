@@ -95,6 +95,9 @@ async fn a_new_layout_is_complete_and_opening_it_again_changes_nothing() {
     std::fs::write(path.join("index.json"), "").unwrap();
     assert_eq!(Layout::open(&path).await.unwrap_err().class(), Class::Refused);
     assert_eq!(Layout::open_or_create(&path).await.unwrap().entries().await.unwrap(), []);
+    std::fs::remove_file(path.join("index.json")).unwrap();
+    assert_eq!(Layout::open(&path).await.unwrap_err().class(), Class::Refused, "not a layout yet");
+    assert_eq!(Layout::open_or_create(&path).await.unwrap().entries().await.unwrap(), []);
 }
 
 #[tokio::test]

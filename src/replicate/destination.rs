@@ -43,7 +43,8 @@ impl Destination {
             ImageReference::Layout(reference) => {
                 let layout = match Layout::open(&reference.dir).await {
                     Ok(layout) => Some(Arc::new(layout)),
-                    // An empty directory is refused as a source; whether it can become a layout is seen when it is prepared.
+                    // An empty directory, or a layout that somebody has not finished making, is refused as a source;
+                    // whether it can become a layout is seen when it is prepared.
                     Err(cause) if matches!(cause.class(), Class::Absent | Class::Refused) => None,
                     Err(cause) => {
                         let doing = format_args!("opening the destination {name}");

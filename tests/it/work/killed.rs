@@ -98,6 +98,34 @@ fn while_writing_into_a_layout() {
 }
 
 #[test]
+fn while_making_a_layout() {
+    const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+    let scene = Scene::new();
+    // All that the death of its maker, or a look while it is still being made, can find.
+    for (number, (marker, index)) in
+        [(None, None), (Some(""), None), (Some(MARKER), None), (Some(MARKER), Some(""))].into_iter().enumerate()
+    {
+        let layout = scene.binary.home().join(format!("layout{number}"));
+        std::fs::create_dir(&layout).unwrap();
+        for (name, content) in [("oci-layout", marker), ("index.json", index)] {
+            content.map(|content| std::fs::write(layout.join(name), content).unwrap());
+        }
+        let to = format!("oci:{}:v1", layout.display());
+        scene.binary.run(&["replicate", &scene.from(), &to]).success();
+        assert_eq!(scene.image.layout_differences(&layout, "v1"), Vec::<String>::new());
+    }
+    // What is damaged otherwise is somebody's, and stays as it is.
+    let layout = scene.binary.home().join("damaged");
+    std::fs::create_dir(&layout).unwrap();
+    std::fs::write(layout.join("oci-layout"), MARKER).unwrap();
+    std::fs::write(layout.join("index.json"), "{\"manifests\":[").unwrap();
+    let to = format!("oci:{}:v1", layout.display());
+    let output = scene.binary.run(&["replicate", &scene.from(), &to]).expect_code(1);
+    assert!(output.errors().contains("damaged"), "{output}");
+    assert_eq!(std::fs::read_to_string(layout.join("index.json")).unwrap(), "{\"manifests\":[");
+}
+
+#[test]
 fn a_replicate_that_was_killed_is_finished_by_a_worker() {
     let scene = Scene::new();
     scene.hold_layer("layer");

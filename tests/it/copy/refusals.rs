@@ -6,10 +6,12 @@ use crate::support::fake::{Fake, Fault, Matcher};
 use crate::support::image::{ImageBuilder, media};
 use crate::support::registry::Registry;
 
-/// An address where nobody listens.
-fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// An address where nobody listens, kept from others while the socket lives.
+fn nobody() -> (tokio::net::TcpSocket, String) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    (socket, address)
 }
 
 #[test]
@@ -58,7 +60,7 @@ fn a_denied_repository_is_denied_at_once() {
 
 #[test]
 fn a_registry_that_is_not_there_is_tried_again_and_given_up() {
-    let (fake, nobody) = (Fake::start(), nobody());
+    let (fake, (_kept, nobody)) = (Fake::start(), nobody());
     fake.put_image("a", "v1", &ImageBuilder::oci(1).layer(100).build());
     let binary = binary().env("FREIGHTLINER_REGISTRY_TRIES", "1");
     let gone = format!("{nobody}/b:v1");

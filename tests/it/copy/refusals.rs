@@ -1,6 +1,7 @@
 //! What cannot be copied fails at once, in its class and with a message; what may pass is scheduled again.
 
 use super::{assert_failure, assert_nothing_published, binary, error_of, fails, replicate};
+use crate::support::binary::Binary;
 use crate::support::eventually;
 use crate::support::fake::{Fake, Fault, Matcher};
 use crate::support::image::{ImageBuilder, media};
@@ -83,7 +84,8 @@ fn a_failed_attempt_is_told_to_whoever_waits() {
     let destination = Fake::start();
     fake.put_image("a", "v1", &image);
     destination.fault(Matcher::new("PUT", "/manifests/v1"), Fault::error(500, "UNKNOWN", "the disk is on fire"));
-    let binary = binary().env("FREIGHTLINER_REGISTRY_TRIES", "1");
+    // With the usual pause: a job that waits for an instant only is seen at its next attempt.
+    let binary = Binary::new().env("FREIGHTLINER_REGISTRY_TRIES", "1").env("FREIGHTLINER_RETRY_BASE_MS", "2000");
     let (from, to) = (fake.reference("a", "v1"), destination.reference("b", "v1"));
     let output = binary.run(&["replicate", &from, &to]).success();
     assert!(output.errors().contains("the disk is on fire"), "{output}");
@@ -103,7 +105,7 @@ fn a_waiting_job_shows_why_it_waits_and_ends_when_the_registry_is_back() {
     // The port is known, so that the registry can come back there.
     registry.restart();
     registry.stop();
-    let binary = crate::support::binary::Binary::new()
+    let binary = Binary::new()
         .env("FREIGHTLINER_REGISTRY_TRIES", "1")
         .env("FREIGHTLINER_RETRY_BASE_MS", "300")
         .env("FREIGHTLINER_RETRY_CAP_SECS", "1");

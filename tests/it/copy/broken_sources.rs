@@ -137,6 +137,24 @@ fn a_wrong_digest_header_is_not_believed() {
     assert_whole(&always.destination, "b", "v1", &always.image);
 }
 
+/// The digest is right, but not the size that the manifest says: whom to believe is nobody's guess.
+#[test]
+fn a_layer_of_another_size_than_said_is_never_committed() {
+    for difference in [-1_i64, 1] {
+        let (source, destination) = (Fake::start(), Fake::start());
+        let layer = ImageBuilder::oci(1).layer(1_000_000).build().layers()[0].clone();
+        let mut descriptor = layer.descriptor();
+        descriptor["size"] = (i64::try_from(layer.content.len()).unwrap() + difference).into();
+        let image = ImageBuilder::oci(2).field("layers", serde_json::json!([descriptor])).build();
+        source.put_image("a", "v1", &image);
+        source.put_blob("a", layer.content.clone());
+        let job = fails(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+        assert_failure(&job, "corrupt", "transfer", 1);
+        assert!(!destination.has_blob("b", &layer.digest));
+        assert_nothing_published(&destination, "b");
+    }
+}
+
 #[test]
 fn a_manifest_with_wrong_bytes_is_never_copied() {
     let scene = scene();

@@ -4,7 +4,7 @@ use super::{assert_failure, assert_nothing_published, binary, error_of, fails, r
 use crate::support::binary::Binary;
 use crate::support::eventually;
 use crate::support::fake::{Fake, Fault, Matcher};
-use crate::support::image::{ImageBuilder, media};
+use crate::support::image::{self, ImageBuilder, media};
 use crate::support::registry::Registry;
 
 /// An address where nobody listens, kept from others while the socket lives.
@@ -165,6 +165,30 @@ fn what_is_no_manifest_is_refused() {
         assert_failure(&job, "refused", "resolve", 1);
     }
     assert_nothing_published(&destination, "b");
+}
+
+#[test]
+fn an_index_that_is_nested_without_end_is_refused() {
+    let (source, destination) = (Fake::start(), Fake::start());
+    let deep = (0..20).fold(ImageBuilder::oci(1).build(), |inner, _| image::index(vec![inner]));
+    source.put_image("a", "v1", &deep);
+    let job = fails(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_failure(&job, "refused", "resolve", 1);
+    assert!(job["failure"]["message"].as_str().unwrap().contains("nested"), "{job:#}");
+    assert_nothing_published(&destination, "b");
+}
+
+#[test]
+fn an_index_without_one_of_its_images_is_absent() {
+    let (source, destination) = (Fake::start(), Fake::start());
+    let (here, gone) = (ImageBuilder::oci(1).layer(10).build(), ImageBuilder::oci(2).layer(10).build());
+    source.put_image("a", "here", &here);
+    let index = image::index(vec![here, gone.clone()]);
+    source.put_manifest("a", "v1", media::OCI_INDEX, index.manifest.clone());
+    let job = fails(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_failure(&job, "absent", "resolve", 1);
+    assert!(job["failure"]["message"].as_str().unwrap().contains(&gone.digest), "{job:#}");
+    assert_eq!(destination.count("POST", "/"), 0, "nothing is sent of what cannot be whole");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every kind of manifest arrives byte for byte, with everything below it.
 
 use super::{assert_whole, binary, replicated, reported};
-use crate::support::content::Algorithm;
+use crate::support::content::{Algorithm, Content};
 use crate::support::fake::{Fake, Options};
 use crate::support::image::{self, Image, ImageBuilder, media};
 use crate::support::registry::Registry;
@@ -95,6 +95,24 @@ fn every_kind_of_manifest_arrives_at_a_fake() {
         assert_report(&job, &image);
     }
     assert_eq!(destination.count("DELETE", "/"), 0, "no upload was begun for nothing");
+}
+
+/// An index may list what is no manifest at all: it is copied as the blob that it is.
+#[test]
+fn a_blob_in_an_index_arrives_as_a_blob() {
+    let source = Fake::start();
+    let destination = Fake::start_with(Options { verify_manifests: false, ..Options::default() });
+    let odd = Content::seeded(3, 2_000);
+    let digest = source.put_blob("a", odd.clone());
+    let entry = json!({ "mediaType": "application/vnd.example.data", "digest": digest, "size": odd.len() });
+    let child = ImageBuilder::oci(1).layer(10).build();
+    let entries = json!({ "manifests": [entry, child.descriptor()] }).as_object().expect("an object").clone();
+    let image = image::index_with(media::OCI_INDEX, Algorithm::Sha256, vec![child], entries);
+    source.put_image("a", "v1", &image);
+    replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_whole(&destination, "b", "v1", &image);
+    let held = destination.blob("b", &digest).expect("the odd blob");
+    assert_eq!(held.to_bytes(), odd.to_bytes());
 }
 
 #[test]

@@ -305,3 +305,52 @@ async fn a_job_asked_for_at_a_later_time_is_newer_than_one_that_ran_meanwhile() 
     assert_eq!(bench.store.confirm(&claim, TTL, Work::default()).await.unwrap(), Confirmed::Yes);
     bench.complete(claim).await;
 }
+
+#[tokio::test]
+async fn asking_again_for_what_waits_makes_it_the_newest_wish() {
+    let bench = Bench::new().await;
+    // A rollback: A waits, B is asked for and done, then A is asked for again.
+    let first = bench.enqueue(NewJob { priority: 200, ..copy("a.example/x:A", "b.example/x:latest") }).await;
+    bench.enqueue(copy("a.example/x:B", "b.example/x:latest")).await;
+    let claim = bench.claim_one().await;
+    bench.complete(claim).await;
+    let again = NewJob { priority: 200, ..copy("a.example/x:A", "b.example/x:latest") };
+    let again = bench.store.enqueue(vec![again], "test").await.unwrap()[0];
+    assert_eq!((again.id, again.created), (first, false));
+    let claim = bench.claim_one().await;
+    assert_eq!(bench.store.confirm(&claim, TTL, Work::default()).await.unwrap(), Confirmed::Yes);
+    bench.complete(claim).await;
+}
+
+#[tokio::test]
+async fn no_clock_and_no_forged_time_decides_which_wish_is_newer() {
+    let bench = Bench::new().await;
+    // Done while the clock was an hour fast; microseconds instead of milliseconds in a foreign row.
+    bench.hand.jump_wall(3_600_000);
+    bench.enqueue(copy("a.example/x:1", "b.example/x:latest")).await;
+    let claim = bench.claim_one().await;
+    bench.complete(claim).await;
+    bench.hand.jump_wall(-3_600_000);
+    bench
+        .sql("INSERT INTO jobs (source, destination, created_at) VALUES ('a.example/x:2', 'b.example/x:latest', 1790000000000000)")
+        .await
+        .unwrap();
+    bench.store.intake().await.unwrap();
+    for _ in 0..2 {
+        let claim = bench.claim_one().await;
+        assert_eq!(bench.store.confirm(&claim, TTL, Work::default()).await.unwrap(), Confirmed::Yes);
+        bench.complete(claim).await;
+        bench.enqueue(copy("a.example/x:3", "b.example/x:latest")).await;
+    }
+}
+
+#[tokio::test]
+async fn many_rows_for_one_busy_target_do_not_hide_the_others() {
+    let bench = Bench::new().await;
+    let jobs = (0..1500).map(|tag| copy(&format!("a.example/x:{tag}"), "b.example/x:1")).collect();
+    bench.store.enqueue(jobs, "test").await.unwrap();
+    let other = bench.enqueue(numbered(9)).await;
+    assert_eq!(bench.claim_one().await.job.id, 1);
+    assert_eq!(bench.claim_one().await.job.id, other);
+    assert!(bench.claim(5).await.is_empty());
+}

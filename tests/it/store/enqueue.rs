@@ -187,3 +187,33 @@ async fn many_callers_share_commits_and_all_are_told_the_truth() {
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
     assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 200);
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_stops_nobody() {
+    let bench = Bench::new().await;
+    for insert in [
+        // Bytes that are no UTF-8; JSON that SQLite takes and others do not; a kind that is not there yet.
+        "INSERT INTO jobs (source, destination) VALUES (CAST(x'61ff' AS TEXT), 'b.example/x:1')",
+        "INSERT INTO jobs (source, destination, options) VALUES ('alpine', 'b.example/x:2', '{\"x\":1e999}')",
+        "INSERT INTO jobs (source, destination, kind) VALUES ('alpine', 'b.example/x:3', 'expand')",
+        "INSERT INTO jobs (source, destination) VALUES ('alpine', 'b.example/x:4')",
+    ] {
+        bench.sql(insert).await.unwrap();
+    }
+    let intake = bench.store.intake().await.unwrap();
+    assert_eq!((intake.accepted, intake.rejected.len()), (1, 3));
+    assert!(bench.job(3).await.failure.unwrap().message.contains("not implemented"));
+    let all = bench.store.jobs(&JobFilter::default(), None, 10).await.unwrap();
+    assert_eq!(all.len(), 4, "and a list shows them");
+    assert_eq!(bench.claim_one().await.job.id, 4);
+}
+
+#[tokio::test]
+async fn texts_are_bounded() {
+    let bench = Bench::new().await;
+    for (column, length) in [("source", 5000), ("destination", 5000)] {
+        let other = if column == "source" { "destination" } else { "source" };
+        let insert = format!("INSERT INTO jobs ({column}, {other}) VALUES ('{}', 'x')", "a".repeat(length));
+        assert!(bench.sql(&insert).await.unwrap_err().contains(column));
+    }
+}

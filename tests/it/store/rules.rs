@@ -76,6 +76,23 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
         ("UPDATE jobs SET id = 77 WHERE id = 1", "never changes"),
         ("UPDATE jobs SET dest_key = 'x' WHERE id = 1", "written once"),
         ("UPDATE jobs SET lease_epoch = 0 WHERE id = 1", "never fall"),
+        ("UPDATE jobs SET lease_epoch = 9223372036854775807 WHERE id = 1", "rise by one"),
+        ("UPDATE jobs SET change_seq = 9223372036854775807 WHERE id = 1", "rise by one"),
+        ("UPDATE jobs SET lease_epoch = lease_epoch + 1 WHERE id = 1", "with the state alone"),
+        ("UPDATE jobs SET attempt = 0 WHERE id = 1", "with the state alone"),
+        ("UPDATE jobs SET crash_count = 9 WHERE id = 1", "with the state alone"),
+        ("INSERT INTO jobs (source, destination, dest_key) VALUES ('a', 'b', 'c')", "leave those columns out"),
+        ("INSERT INTO jobs (source, destination, asked_seq) VALUES ('a', 'b', 9)", "leave those columns out"),
+        (
+            "INSERT INTO transfers (job_id, generation, attempt, lease_epoch, at, registry, repository, digest, bytes, how) \
+          VALUES (4711, 1, 1, 1, 1, 'x', 'x', 'x', 1, 'copied')",
+            "no such job",
+        ),
+        (
+            "INSERT INTO workers (id, host, pid, machine_id, boot_id, state_dir, state_device, state_inode, version, \
+          lease_ttl_ms, started_at, seen_at) VALUES ('../../victim', '', 1, '', '', '', 1, 1, '', 1, 1, 1)",
+            "id",
+        ),
         ("INSERT INTO jobs (source, destination, state) VALUES ('a', 'b', 'completed')", "pending or scheduled"),
         ("INSERT INTO jobs (source, destination, state) VALUES ('a', 'b', 'done')", "pending or scheduled"),
         ("INSERT INTO jobs (source, destination, lease_epoch) VALUES ('a', 'b', 9)", "leave those columns out"),

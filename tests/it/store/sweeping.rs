@@ -213,3 +213,66 @@ async fn a_worker_that_ends_with_a_job_unsettled_leaves_the_proof_of_its_end() {
     assert_eq!(bench.state(id).await, State::Scheduled);
     assert_eq!(std::fs::read_dir(state.path().join("workers")).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_reboot_is_proof_too() {
+    let bench = Bench::new().await;
+    let state = tempfile::tempdir().unwrap();
+    let id = bench.enqueue(numbered(1)).await;
+    let worker = presence(&bench, state.path()).await;
+    let _claim = bench.claim_as(worker.id, 1, None, None).await.remove(0);
+    let left = worker.temp_folder().join("a");
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    std::fs::write(&left, "12345").unwrap();
+    crash(worker);
+    bench.sql("UPDATE workers SET boot_id = 'the one before', state_device = 99").await.unwrap();
+    let swept = sweep::once(&bench.store, state.path(), &bench.clock, 10, false).await.unwrap();
+    assert_eq!((swept.jobs_requeued, swept.temp_files_removed, swept.workers_removed), (1, 1, 1));
+    assert_eq!(bench.state(id).await, State::Scheduled);
+    assert!(!left.exists() && bench.store.workers().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn workers_of_other_machines_are_forgotten_when_they_are_silent_and_come_back_when_they_live() {
+    let bench = Bench::new().await;
+    let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let worker = presence(&bench, theirs.path()).await;
+    bench.sql("UPDATE workers SET machine_id = 'another'").await.unwrap();
+    let place = Place::here(ours.path()).unwrap();
+    let mut sweeper = Sweeper::new(bench.store.clone(), place, bench.clock.clone(), SETTINGS, None);
+    sweeper.tick().await.unwrap();
+    bench.hand.advance(Duration::from_secs(60));
+    assert!(bench.store.worker_seen(worker.id).await.unwrap());
+    sweeper.tick().await.unwrap();
+    bench.hand.advance(Duration::from_secs(60));
+    assert!(!sweeper.tick().await.unwrap().did_anything(), "it was seen meanwhile");
+    bench.hand.advance(Duration::from_secs(10));
+    assert_eq!(sweeper.tick().await.unwrap().workers_removed, 1);
+    assert!(!bench.store.worker_seen(worker.id).await.unwrap());
+    worker.seen(&bench.store, &bench.clock).await.unwrap();
+    assert_eq!(bench.store.workers().await.unwrap().len(), 1);
+    worker.end(&bench.store).await;
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_waits_between_tries_and_ends_as_poison() {
+    let bench = Bench::new().await;
+    let state = tempfile::tempdir().unwrap();
+    let id = bench.enqueue(numbered(1)).await;
+    let mut pauses = Vec::new();
+    for _ in 0..30 {
+        bench.hand.advance(Duration::from_secs(60));
+        bench.store.due().await.unwrap();
+        let worker = presence(&bench, state.path()).await;
+        let claim = bench.claim_as(worker.id, 1, None, None).await.remove(0);
+        bench.store.renew(claim.fence(), TTL, Work { progress: None, bytes_moved: 5 }).await.unwrap();
+        crash(worker);
+        // A limit of 3 fruitless deaths: 30 deaths of any kind.
+        sweep::once(&bench.store, state.path(), &bench.clock, 3, false).await.unwrap();
+        let job = bench.job(id).await;
+        pauses.push(job.run_at.since(bench.clock.now()).as_secs());
+    }
+    assert_eq!(pauses[..8], [0, 0, 0, 1, 2, 4, 8, 10]);
+    let job = bench.job(id).await;
+    assert_eq!((job.state, job.failure.unwrap().class.as_str()), (State::Failed, "poison"));
+}

@@ -108,7 +108,9 @@ fn while_making_a_layout() {
         let layout = scene.binary.home().join(format!("layout{number}"));
         std::fs::create_dir(&layout).unwrap();
         for (name, content) in [("oci-layout", marker), ("index.json", index)] {
-            content.map(|content| std::fs::write(layout.join(name), content).unwrap());
+            if let Some(content) = content {
+                std::fs::write(layout.join(name), content).unwrap();
+            }
         }
         let to = format!("oci:{}:v1", layout.display());
         scene.binary.run(&["replicate", &scene.from(), &to]).success();

@@ -63,7 +63,7 @@ fn a_row_for_later_runs_when_its_time_has_come() {
     assert_eq!(scene.binary.sql("SELECT state FROM jobs").unwrap(), ["scheduled"]);
     let mut worker = scene.binary.spawn(&["work"]);
     scene.binary.run(&["jobs", "wait", "1", "--timeout", "60s"]).success();
-    let early = "SELECT (SELECT min(at) FROM job_events WHERE to_state = 'running') - asked_at FROM jobs";
+    let early = "SELECT (SELECT min(at) FROM job_events WHERE to_state = 'running') - run_at FROM jobs";
     let late: i64 = scene.binary.sql(early).unwrap()[0].parse().unwrap();
     assert!((0..5_000).contains(&late), "claimed {late} ms after its time");
     worker.sigterm();

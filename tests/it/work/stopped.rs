@@ -142,3 +142,45 @@ fn a_registry_that_does_not_answer_does_not_hold_up_the_stop() {
     assert_eq!((scene.state(id).as_str(), scene.outcomes(id)), ("pending", vec!["released".to_owned()]));
     assert_clean(&scene.binary);
 }
+
+#[test]
+fn a_second_signal_ends_a_replicate_at_once_whoever_has_the_database() {
+    let scene = Scene::new();
+    scene.hold_layer("layer");
+    let mut replicate = scene.binary.spawn(&["replicate", &scene.from(), &scene.to()]);
+    scene.source.wait_reached("layer");
+    let Some(lock) = super::WriteLock::take(&scene.binary) else { return };
+    replicate.sigint();
+    replicate.sigterm();
+    // Both are 130 or 143; the lock is still held, so nothing can have been written.
+    let output = replicate.wait(PATIENCE);
+    assert!(matches!(output.code(), Some(130 | 143)), "{output}");
+    assert!(output.errors().contains("second signal"), "{output}");
+    assert_eq!(scene.state(1), "running");
+    lock.release();
+    scene.drain().success();
+    scene.assert_completed(1, &["expired", "completed"]);
+}
+
+#[test]
+fn a_replicate_goes_on_after_it_slept_longer_than_its_lease() {
+    let scene = Scene::with(
+        crate::support::binary::Binary::new()
+            .env("FREIGHTLINER_WORKER_LEASE_TTL_SECS", "3")
+            .env("FREIGHTLINER_WORKER_LEASE_RENEWAL_SECS", "1")
+            .env("FREIGHTLINER_WORKER_LEASE_MARGIN_SECS", "1"),
+    );
+    scene.hold_layer("layer");
+    let mut replicate = scene.binary.spawn(&["replicate", &scene.from(), &scene.to()]);
+    scene.source.wait_reached("layer");
+    replicate.sigstop();
+    let query = "SELECT count(*) AS n FROM jobs WHERE lease_until < (julianday('now') - 2440587.5) * 86400000";
+    eventually("the end of the lease", || {
+        let rows = scene.binary.run(&["sql", query, "-o", "json"]).success().json();
+        (rows[0]["n"] == 1).then_some(())
+    });
+    replicate.sigcont();
+    scene.source.release("layer");
+    replicate.wait(PATIENCE).success();
+    scene.assert_completed(1, &["released", "completed"]);
+}

@@ -293,6 +293,21 @@ BEGIN
         AND (asked_seq IS NULL OR OLD.state IN ('completed', 'failed', 'cancelled'));
 END;
 
+-- What is finished stays as it was found to be.
+CREATE TRIGGER jobs_result_guard
+BEFORE UPDATE OF started_at, finished_at, report, failure_stage, failure_class, failure_message, failure_at, bytes_done,
+    bytes_total, blobs_done, blobs_total, bytes_moved, asked_seq ON jobs
+WHEN OLD.state IN ('completed', 'failed', 'cancelled') AND NEW.state = OLD.state AND OLD.finished_at IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'the result of a finished job never changes: retry the job')
+    WHERE NEW.started_at IS NOT OLD.started_at OR NEW.finished_at IS NOT OLD.finished_at OR NEW.report IS NOT OLD.report
+        OR NEW.failure_stage IS NOT OLD.failure_stage OR NEW.failure_class IS NOT OLD.failure_class
+        OR NEW.failure_message IS NOT OLD.failure_message OR NEW.failure_at IS NOT OLD.failure_at
+        OR NEW.bytes_done IS NOT OLD.bytes_done OR NEW.bytes_total IS NOT OLD.bytes_total
+        OR NEW.blobs_done IS NOT OLD.blobs_done OR NEW.blobs_total IS NOT OLD.blobs_total
+        OR NEW.bytes_moved IS NOT OLD.bytes_moved OR NEW.asked_seq IS NOT OLD.asked_seq;
+END;
+
 -- What plain SQL leaves out.
 CREATE TRIGGER jobs_finished_time AFTER UPDATE OF state ON jobs
 WHEN NEW.state IN ('completed', 'failed', 'cancelled') AND NEW.state <> OLD.state AND NEW.finished_at IS NULL

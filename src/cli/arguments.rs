@@ -68,12 +68,8 @@ pub fn parse(arguments: &[OsString]) -> std::result::Result<Invocation, u8> {
 fn explain(error: &clap::Error, format: Format) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => end(output::help(&error.render()), format),
-        _ if format.is_json() => {
-            Notes::new(format, false).error(&usage(error));
-            USAGE
-        }
         _ => {
-            Notes::new(format, false).styled(&error.render());
+            Notes::new(format, false).error(&usage(error));
             USAGE
         }
     }

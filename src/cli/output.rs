@@ -233,12 +233,6 @@ impl Notes {
         self.write(format!("error: {message}\n{hint}").as_bytes());
     }
 
-    /// What clap has to say about a command line, with colours where they are welcome.
-    pub fn styled(&self, text: &clap::builder::StyledStr) {
-        let text = if colours(&std::io::stderr()) { text.ansi().to_string() } else { text.to_string() };
-        self.write(text.as_bytes());
-    }
-
     /// Asks a question on the terminal: without a line end.
     pub fn ask(&self, question: &str) {
         self.write(printable(question).as_bytes());

@@ -140,7 +140,8 @@ pub fn parse_row(source: &str, destination: &str, options: &serde_json::Value) -
             && !layout.dir.is_absolute()
         {
             return Err(Invalid(format!(
-                "{which} `{reference}`: the directory must be absolute in a row (oci:/path/to/dir:tag)"
+                "{which} {}: the directory must be absolute in a row (oci:/path/to/dir:tag)",
+                crate::oci::quote(&reference.to_string())
             )));
         }
     }
@@ -164,7 +165,7 @@ fn parse(source: &str, destination: &str, options: CopyOptions) -> Result<Parsed
                 text.len()
             )));
         }
-        text.parse::<ImageReference>().map_err(|error| Invalid(format!("{which} `{text}`: {error}")))
+        text.parse::<ImageReference>().map_err(|error| Invalid(format!("{which} {}: {error}", crate::oci::quote(text))))
     };
     let source = reference("source", source)?;
     let destination = reference("destination", destination)?;

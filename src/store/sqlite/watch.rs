@@ -1,18 +1,24 @@
 //! Notices commits of any process: `PRAGMA data_version`, asked by a connection that never writes.
 //!
-//! Polling is the truth and not a file-change notification, because a notification can be lost and a number cannot.
+//! Polling that number is the truth. Between two looks at it the size and time of the write-ahead log are looked at, which
+//! costs next to nothing and nearly always tells sooner; when they tell nothing, the number still does.
 
 use crate::store::Error;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// How often the number is read. A foreign row must be noticed within 50 ms; one look costs some 20 microseconds.
-const POLL: Duration = Duration::from_millis(20);
+/// How often the write-ahead log's size and time are looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+/// Glances to each look at the number: a foreign row must be noticed within 50 ms, whatever the file says.
+const GLANCES: u32 = 4;
 
 pub(super) struct Watch {
     options: SqliteConnectOptions,
+    log: PathBuf,
     state: Mutex<State>,
 }
 
@@ -24,7 +30,15 @@ struct State {
 
 impl Watch {
     pub(super) fn new(options: SqliteConnectOptions) -> Self {
-        Self { options, state: Mutex::default() }
+        let mut log = options.get_filename().as_os_str().to_owned();
+        log.push("-wal");
+        Self { options, log: log.into(), state: Mutex::default() }
+    }
+
+    /// What a commit changes about the write-ahead log; None when it is not there.
+    fn glance(&self) -> Option<(u64, i64, i64)> {
+        let facts = std::fs::metadata(&self.log).ok()?;
+        Some((facts.len(), facts.mtime(), facts.mtime_nsec()))
     }
 
     /// Returns when something was committed since the last return, or after `at_most`. The first call returns at once. Safe to
@@ -35,7 +49,13 @@ impl Watch {
                 if self.look().await? {
                     return Ok(());
                 }
-                tokio::time::sleep(POLL).await;
+                let before = self.glance();
+                for _ in 0..GLANCES {
+                    tokio::time::sleep(GLANCE).await;
+                    if self.glance() != before {
+                        break;
+                    }
+                }
             }
         };
         tokio::time::timeout(at_most, look).await.unwrap_or(Ok(()))

@@ -16,7 +16,7 @@ pub struct Fence {
     pub epoch: i64,
 }
 
-/// A claimed job: the right to end this attempt. Not `Clone`; [`Store::settle`] consumes it.
+/// A claimed job: the right to end this attempt. Not `Clone`; [`settle`](crate::store::Store::settle) consumes it.
 #[must_use = "a claim that is dropped leaves its job running until the sweeper reclaims it"]
 #[derive(Debug)]
 pub struct Claim {

@@ -11,6 +11,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,7 +101,7 @@ fn config(provider: &Arc<CryptoProvider>, roots: Option<RootCertStore>) -> Resul
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let dir = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
+    let dir = std::env::var_os("SSL_CERT_DIR");
     if file.is_none() && dir.is_none() {
         let bundle = BUNDLES.iter().find_map(|path| read_pem(Path::new(path)).ok());
         roots.add_parsable_certificates(bundle.unwrap_or_default());
@@ -113,12 +114,18 @@ fn system_roots() -> RootCertStore {
         }
     }
     if let Some(dir) = dir {
-        let files = std::fs::read_dir(dir).into_iter().flatten().flatten().take(DIRECTORY_LIMIT);
-        for entry in files {
-            roots.add_parsable_certificates(read_pem(&entry.path()).unwrap_or_default());
-        }
+        add_folders(&mut roots, &dir);
     }
     roots
+}
+
+/// Adds what is in the folders of a list as `$PATH` is one.
+fn add_folders(roots: &mut RootCertStore, list: &OsStr) {
+    let folders = std::env::split_paths(list).filter(|folder| !folder.as_os_str().is_empty());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    for entry in files.take(DIRECTORY_LIMIT) {
+        roots.add_parsable_certificates(read_pem(&entry.path()).unwrap_or_default());
+    }
 }
 
 fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -188,6 +195,21 @@ mod tests {
         let empty = dir.path().join("empty.pem");
         std::fs::write(&empty, "no certificate here\n").unwrap();
         refused(empty);
+    }
+
+    #[test]
+    fn several_folders_of_certificates_are_read() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        for dir in &dirs {
+            let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            std::fs::write(dir.path().join("ca.pem"), certified.cert.pem()).unwrap();
+            std::fs::write(dir.path().join("README"), "no certificate").unwrap();
+        }
+        let missing = Path::new("/nonexistent/folder");
+        let list = std::env::join_paths([missing, dirs[0].path(), Path::new(""), dirs[1].path()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        add_folders(&mut roots, &list);
+        assert_eq!(roots.len(), 2);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) const ERROR_BODY_LIMIT: u64 = 64 * 1024;
 const MESSAGE_LIMIT: usize = 300;
 /// Most characters of a registry's error code: the longest known one has 33.
 const CODE_LIMIT: usize = 64;
+/// Most errors of one answer that are looked at: a manifest with many missing blobs earns one for each.
+const ERRORS_LIMIT: usize = 64;
 
 /// The cause of an error, of whatever kind.
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -74,9 +76,10 @@ impl Error {
         retry_after: Option<Duration>,
         hint: &str,
     ) -> Self {
-        let class = classify(status, complaint.code.as_deref(), retry_after);
+        let class = classify(status, &complaint.codes, retry_after);
+        let code = complaint.codes.into_iter().next();
         let mut message = format!("{what}: the registry answered {status}");
-        match (&complaint.code, &complaint.message) {
+        match (&code, &complaint.message) {
             (Some(code), Some(text)) => message.push_str(&format!(" ({code}: {text})")),
             (Some(text), None) | (None, Some(text)) => message.push_str(&format!(" ({text})")),
             (None, None) => {}
@@ -85,7 +88,7 @@ impl Error {
             message.push_str("; ");
             message.push_str(hint);
         }
-        Self { message, class, status: Some(status), code: complaint.code, exhausted: false, source: None }
+        Self { message, class, status: Some(status), code, exhausted: false, source: None }
     }
 
     /// What kind of failure it is, and so whether trying again later makes sense.
@@ -106,13 +109,20 @@ impl Error {
         self.code.as_deref()
     }
 
-    pub(super) fn is_exhausted(&self) -> bool {
+    /// The request was tried as often as makes sense: trying once more around it would multiply requests.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
         self.exhausted
     }
 }
 
 /// The class of an answer that is not a success.
-fn classify(status: StatusCode, code: Option<&str>, after: Option<Duration>) -> Class {
+fn classify(status: StatusCode, codes: &[String], after: Option<Duration>) -> Class {
+    let code = codes.first().map(String::as_str);
+    // Distribution answers some manifests that it will never take with a 500, and says among other things why.
+    if status == StatusCode::INTERNAL_SERVER_ERROR && codes.iter().any(|code| is_about_content(code)) {
+        return Class::Refused;
+    }
     let passes = match status.as_u16() {
         408 | 421 | 425 | 429 => true,
         // Not implemented, HTTP version not supported: these do not pass.
@@ -128,10 +138,18 @@ fn classify(status: StatusCode, code: Option<&str>, after: Option<Duration>) -> 
     }
 }
 
+/// Whether a registry's code says that what was sent is wrong, whatever the status beside it says.
+fn is_about_content(code: &str) -> bool {
+    let named = ["BLOB_UNKNOWN", "DIGEST_INVALID", "NAME_INVALID", "NAME_UNKNOWN", "SIZE_INVALID", "TAG_INVALID"];
+    code.starts_with("MANIFEST_") || code == "UNSUPPORTED" || named.contains(&code)
+}
+
 /// What a registry or a token server says in the body of an error.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Complaint {
-    pub code: Option<String>,
+    /// The codes of all errors, each once, in order.
+    pub codes: Vec<String>,
+    /// What the first error says, and behind it what others say beside that.
     pub message: Option<String>,
 }
 
@@ -142,19 +160,35 @@ impl Complaint {
             let text = String::from_utf8_lossy(body);
             let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
             let message = if line.starts_with('<') { None } else { cleaned(line) };
-            return Self { code: None, message };
+            return Self { codes: Vec::new(), message };
         };
-        let first = json.pointer("/errors/0").unwrap_or(&json);
-        let text = |key: &str| first.get(key).and_then(serde_json::Value::as_str);
-        // `error` holds a code of OAuth 2 at token servers, a sentence elsewhere.
-        let code = text("code").or_else(|| text("error").filter(|error| !error.contains(' '))).and_then(cleaned_code);
-        let message = ["message", "error_description", "details", "detail", "error"]
-            .into_iter()
-            .filter_map(text)
-            .find_map(cleaned)
-            .filter(|message| Some(message) != code.as_ref());
-        Self { code, message }
+        let errors = json.get("errors").and_then(serde_json::Value::as_array).filter(|errors| !errors.is_empty());
+        let errors = errors.map_or(std::slice::from_ref(&json), Vec::as_slice);
+        let (mut codes, mut messages) = (Vec::new(), Vec::new());
+        for (number, error) in errors.iter().take(ERRORS_LIMIT).enumerate() {
+            let (code, message) = code_and_message(error);
+            let said = match (&code, message) {
+                (Some(code), Some(message)) if number > 0 => Some(format!("{code}: {message}")),
+                (_, message) => message,
+            };
+            let new = said.filter(|said| !messages.iter().any(|before: &String| said.ends_with(before.as_str())));
+            messages.extend(new);
+            codes.extend(code.filter(|code| !codes.contains(code)));
+        }
+        Self { codes, message: cleaned(&messages.join("; ")) }
     }
+}
+
+fn code_and_message(error: &serde_json::Value) -> (Option<String>, Option<String>) {
+    let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str);
+    // `error` holds a code of OAuth 2 at token servers, a sentence elsewhere.
+    let code = text("code").or_else(|| text("error").filter(|error| !error.contains(' '))).and_then(cleaned_code);
+    let message = ["message", "error_description", "details", "detail", "error"]
+        .into_iter()
+        .filter_map(text)
+        .find_map(cleaned)
+        .filter(|message| Some(message) != code.as_ref());
+    (code, message)
 }
 
 fn cleaned_code(code: &str) -> Option<String> {
@@ -185,7 +219,36 @@ mod tests {
 
     fn complaint(code: &str, message: &str) -> Complaint {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Complaint { code: some(code), message: some(message) }
+        Complaint { codes: some(code).into_iter().collect(), message: some(message) }
+    }
+
+    #[test]
+    fn all_errors_of_an_answer_are_read() {
+        let body = br#"{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":{}},{"code":"UNKNOWN","message":
+            "unknown error"},{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"},{"code":"X"}]}"#;
+        let complaint = Complaint::parse(body);
+        assert_eq!(complaint.codes, ["UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "X"]);
+        let message = complaint.message.clone().unwrap();
+        assert_eq!(message, "unknown error; MANIFEST_BLOB_UNKNOWN: blob unknown to registry");
+        let error = Error::of_answer("PUT x", StatusCode::INTERNAL_SERVER_ERROR, complaint, None, "");
+        assert_eq!((error.class(), error.code()), (Class::Refused, Some("UNKNOWN")));
+        let many = format!(r#"{{"errors":[{}]}}"#, vec![r#"{"code":"A","message":"b"}"#; 10_000].join(","));
+        assert_eq!(Complaint::parse(many.as_bytes()), self::complaint("A", "b"));
+    }
+
+    #[test]
+    fn a_500_about_the_content_does_not_pass() {
+        let class = |status: u16, codes: &[&str]| {
+            let codes: Vec<String> = codes.iter().map(|code| (*code).to_owned()).collect();
+            classify(StatusCode::from_u16(status).unwrap(), &codes, None)
+        };
+        for code in ["MANIFEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID", "NAME_INVALID", "UNSUPPORTED"] {
+            assert_eq!(class(500, &["UNKNOWN", code]), Class::Refused, "{code}");
+            assert_eq!(class(503, &["UNKNOWN", code]), Class::RETRY, "{code}");
+        }
+        for code in ["UNKNOWN", "DENIED", "BLOB_UPLOAD_UNKNOWN", "UNAVAILABLE"] {
+            assert_eq!(class(500, &[code]), Class::RETRY, "{code}");
+        }
     }
 
     #[test]
@@ -193,7 +256,7 @@ mod tests {
         let cases: [(&[u8], Complaint); 9] = [
             (
                 br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m way\n","detail":[1]},{"code":"B"}]}"#,
-                complaint("DENIED", "no[31m way"),
+                Complaint { codes: vec!["DENIED".to_owned(), "B".to_owned()], ..complaint("", "no[31m way") },
             ),
             (
                 br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
@@ -215,8 +278,8 @@ mod tests {
     #[test]
     fn classes_follow_status_and_code() {
         let class = |status: u16, code: &str| {
-            let code = (!code.is_empty()).then_some(code);
-            classify(StatusCode::from_u16(status).unwrap(), code, Some(Duration::from_secs(7)))
+            let code: Vec<String> = (!code.is_empty()).then(|| code.to_owned()).into_iter().collect();
+            classify(StatusCode::from_u16(status).unwrap(), &code, Some(Duration::from_secs(7)))
         };
         let retry = Class::Retry { after: Some(Duration::from_secs(7)) };
         for status in [408, 429, 500, 502, 503, 504, 507] {

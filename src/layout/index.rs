@@ -90,6 +90,16 @@ impl Index {
         self.entries.iter().map(Item::check).collect()
     }
 
+    /// The entries that can be read.
+    pub(super) fn readable(&self) -> Vec<Entry> {
+        self.entries.iter().filter_map(|item| item.check().ok()).collect()
+    }
+
+    /// All entries of that name, or what is wrong with the first bad one among them.
+    pub(super) fn all_by_name(&self, name: &str) -> Result<Vec<Entry>, String> {
+        self.entries.iter().filter(|item| item.name.as_deref() == Some(name)).map(Item::check).collect()
+    }
+
     /// The first entry of that name, as skopeo has it.
     pub(super) fn by_name(&self, name: &str) -> Result<Option<Entry>, String> {
         self.entries.iter().find(|item| item.name.as_deref() == Some(name)).map(Item::check).transpose()
@@ -270,6 +280,18 @@ mod tests {
         assert_eq!(with(&changed, &new), None);
         assert_eq!(Index::parse(changed.as_bytes()).unwrap().by_name("v1"), Ok(Some(new)));
         assert!(Index::parse(changed.as_bytes()).unwrap().entries().is_err());
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_concerns_its_own_name_only() {
+        let strange = r#"{"mediaType":"a/b","digest":"blake3:00","size":1,"annotations":{"org.opencontainers.image.ref.name":"odd"}}"#;
+        let document = with(&format!(r#"{{"manifests":[{strange}]}}"#), &entry("a", Some("x"))).unwrap();
+        assert!(document.contains(strange), "{document}");
+        let index = Index::parse(document.as_bytes()).unwrap();
+        assert_eq!(index.readable(), [entry("a", Some("x"))]);
+        assert_eq!(index.all_by_name("x").unwrap(), [entry("a", Some("x"))]);
+        assert_eq!(index.all_by_name("y").unwrap(), []);
+        assert!(index.all_by_name("odd").is_err());
     }
 
     #[test]

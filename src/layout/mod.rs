@@ -124,6 +124,17 @@ impl Layout {
         index.entries().map_err(|why| Error::refused(format!("{why} in {}", self.shown())))
     }
 
+    /// The entries of that name, or all of them that can be read: an entry of another tool with a digest that is not
+    /// known here concerns nobody else.
+    ///
+    /// # Errors
+    /// Refused when an entry of that name is not a descriptor.
+    pub async fn entries_of(&self, name: Option<&str>) -> Result<Vec<Entry>, Error> {
+        let index = self.index().await?;
+        let found = name.map_or_else(|| Ok(index.readable()), |name| index.all_by_name(name));
+        found.map_err(|why| Error::refused(format!("{why} in {}", self.shown())))
+    }
+
     /// Whether index.json already says what `publish(entry)` would make it say.
     ///
     /// # Errors

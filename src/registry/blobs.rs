@@ -18,6 +18,7 @@ pub struct BlobBody {
     what: String,
     url: Url,
     length: Option<u64>,
+    redirected: bool,
     response: reqwest::Response,
     idle_timeout: Duration,
 }
@@ -27,6 +28,12 @@ impl BlobBody {
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// Whether the registry sent us on to get it, which costs a request more.
+    #[must_use]
+    pub fn redirected(&self) -> bool {
+        self.redirected
     }
 
     /// The next piece (any size), None at the end. Cancel-safe.
@@ -47,7 +54,7 @@ impl Session {
     /// # Errors
     /// As any request.
     pub async fn head_blob(&self, repository: &Repository, digest: &Digest) -> Result<Option<Option<u64>>, Error> {
-        let request = blob_request(Method::HEAD, repository, digest);
+        let request = blob_request(Method::HEAD, repository, digest, self.reading_scopes(repository.name()));
         let what = request.what.clone();
         let answer = self.request(request).await?;
         if answer.status == StatusCode::NOT_FOUND {
@@ -62,24 +69,22 @@ impl Session {
     /// # Errors
     /// Absent on 404; otherwise as any request.
     pub async fn get_blob(&self, repository: &Repository, digest: &Digest) -> Result<BlobBody, Error> {
-        let mut request = blob_request(Method::GET, repository, digest);
+        let mut request = blob_request(Method::GET, repository, digest, self.reading_scopes(repository.name()));
         request.want = Want::Stream;
         let what = request.what.clone();
         let answer = self.request(request).await?.expect(&what, &[StatusCode::OK])?;
         let length = content_length(&answer.headers);
+        let redirected = answer.redirected;
         let Some(response) = answer.stream else {
             return Err(Error::passing(format!("{what}: the answer has no body")));
         };
-        Ok(BlobBody { what, url: answer.url, length, response, idle_timeout: self.shared.settings.idle_timeout })
+        let idle_timeout = self.shared.settings.idle_timeout;
+        Ok(BlobBody { what, url: answer.url, length, redirected, response, idle_timeout })
     }
 }
 
-fn blob_request(method: Method, repository: &Repository, digest: &Digest) -> Request {
+fn blob_request(method: Method, repository: &Repository, digest: &Digest, scopes: Scopes) -> Request {
     let what = format!("{method} blob {repository}@{digest}");
-    let target = Target {
-        host: repository.host().to_owned(),
-        name: repository.name().to_owned(),
-        scopes: Scopes::pull(repository.name()),
-    };
+    let target = Target { host: repository.host().to_owned(), name: repository.name().to_owned(), scopes };
     Request::new(method, what, target, format!("/v2/{}/blobs/{digest}", repository.name()))
 }

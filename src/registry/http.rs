@@ -28,6 +28,8 @@ use url::Url;
 const DRAIN_LIMIT: u64 = 64 * 1024;
 /// Longest time for that.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// A body that is read into memory must come at this rate, bytes a second: no line over which images are copied is slower.
+const SLOWEST_BYTES_PER_SEC: u64 = 64 * 1024;
 
 /// A registry, a repository there, and what is to be done with it.
 #[derive(Debug, Clone)]
@@ -65,6 +67,8 @@ pub(super) struct Call {
     pub what: String,
     pub method: Method,
     pub url: Url,
+    /// The URL was built here. Others may be capabilities in all their parts: only their host is logged.
+    pub ours: bool,
     pub headers: HeaderMap,
     /// Only ever sent to the origin of `url`.
     pub authorization: Option<HeaderValue>,
@@ -91,6 +95,8 @@ pub(super) struct Answer {
     pub url: Url,
     /// True when a redirect led away from the origin that was asked.
     pub foreign: bool,
+    /// True when a redirect led anywhere.
+    pub redirected: bool,
     /// The body that was wanted; of errors, its beginning.
     pub bytes: Bytes,
     /// The unread body, when a stream was wanted.
@@ -200,6 +206,11 @@ impl Session {
             drain(response).await;
             // Once away, always away: who redirects back must not aim our credentials.
             foreign |= !redirects::same_origin(&url, &call.url);
+            if foreign && call.body.is_some() {
+                // A body may hold a refresh token, and is meant for nobody but who was asked.
+                let (what, host) = (&call.what, url.authority());
+                return Err(Error::refused(format!("{what}: it is to be sent again to {host}, which is refused")));
+            }
         }
         Err(Error::refused(format!("{}: more than {MAX_REDIRECTS} redirects", call.what)))
     }
@@ -213,7 +224,8 @@ impl Session {
         *request.body_mut() = call.body.clone().map(Into::into);
         let settings = &self.shared.settings;
         let limit = settings.connect_timeout + settings.first_byte_timeout;
-        let sent = self.count_and_log(&call.method, url, async {
+        let ours = call.ours && *url == call.url;
+        let sent = self.count_and_log(&call.method, url, ours, async {
             match tokio::time::timeout(limit, self.client(url).execute(request)).await {
                 Ok(outcome) => outcome.map_err(|error| network::failure(&call.what, url, error)),
                 Err(_) => Err(Error::passing(format!(
@@ -223,20 +235,21 @@ impl Session {
                 ))),
             }
         });
-        sent.await.inspect_err(|_| self.forget_scheme(url.authority()))
+        sent.await.inspect_err(|_| self.forget_scheme(url))
     }
 
-    /// Counts a request that is about to be sent, and logs how it went.
+    /// Counts a request that is about to be sent, and logs how it went; with its path, when the URL is ours.
     pub(super) async fn count_and_log(
         &self,
         method: &Method,
         url: &Url,
+        ours: bool,
         sending: impl Future<Output = Result<Response, Error>>,
     ) -> Result<Response, Error> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let begun = self.shared.clock.boot();
         let outcome = sending.await;
-        let (host, path) = (url.authority(), url.path());
+        let (host, path) = (url.authority(), ours.then(|| url.path()));
         let duration_ms = u64::try_from(self.shared.clock.boot().since(begun).as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(response) => {
@@ -263,22 +276,38 @@ impl Session {
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
         let retry_after = retry_after(&headers, self.shared.clock.now());
+        if !foreign {
+            self.shared.warnings.log(url.authority(), &headers);
+        }
         let (mut bytes, mut stream) = (Bytes::new(), None);
         let idle = self.shared.settings.idle_timeout;
         if status.as_u16() >= 400 {
             // What there is of an error's body is welcome; that it breaks off is no news.
-            bytes = read_start(response, ERROR_BODY_LIMIT, idle).await;
+            bytes = read_start(response, ERROR_BODY_LIMIT, idle, self.whole_time(ERROR_BODY_LIMIT)).await;
         } else {
             match call.want {
                 Want::Nothing => drain(response).await,
                 Want::Stream => stream = Some(response),
                 Want::Bytes { limit } => {
                     let length = content_length(&headers);
-                    bytes = read_all(&call.what, &url, response, length, limit, idle).await?;
+                    let whole = self.whole_time(limit);
+                    let reading = read_all(&call.what, &url, response, length, limit, idle);
+                    bytes = tokio::time::timeout(whole, reading).await.map_err(|_| {
+                        let secs = whole.as_secs_f32();
+                        Error::passing(format!("{}: the answer was not complete after {secs} s", call.what))
+                    })??;
                 }
             }
         }
-        Ok(Answer { status, headers, url, foreign, bytes, stream, hint: String::new(), retry_after })
+        let redirected = url != call.url;
+        Ok(Answer { status, headers, url, foreign, redirected, bytes, stream, hint: String::new(), retry_after })
+    }
+
+    /// How long a body of at most `limit` bytes that is read into memory may take as a whole: others may wait for it, and
+    /// the time-out on silence alone would let it drip for ever.
+    fn whole_time(&self, limit: u64) -> Duration {
+        self.shared.settings.first_byte_timeout
+            + Duration::from_millis(limit.saturating_mul(1_000) / SLOWEST_BYTES_PER_SEC)
     }
 }
 
@@ -287,6 +316,7 @@ fn call(request: &Request, url: Url, grant: &Grant) -> Call {
         what: request.what.clone(),
         method: request.method.clone(),
         url,
+        ours: true,
         headers: request.headers.clone(),
         authorization: grant.header.clone(),
         body: request.body.clone(),
@@ -334,13 +364,17 @@ pub(super) async fn drain(mut response: Response) {
     let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
 }
 
-async fn read_start(mut response: Response, limit: u64, idle: Duration) -> Bytes {
+async fn read_start(mut response: Response, limit: u64, idle: Duration, whole: Duration) -> Bytes {
     let mut read = BytesMut::new();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    while read.len() < limit {
-        let Ok(Ok(Some(bytes))) = tokio::time::timeout(idle, response.chunk()).await else { break };
-        read.extend_from_slice(&bytes[..bytes.len().min(limit - read.len())]);
-    }
+    let reading = async {
+        while read.len() < limit {
+            let Ok(Ok(Some(bytes))) = tokio::time::timeout(idle, response.chunk()).await else { break };
+            read.extend_from_slice(&bytes[..bytes.len().min(limit - read.len())]);
+        }
+    };
+    // Late, what has come by then must do.
+    let _ = tokio::time::timeout(whole, reading).await;
     read.freeze()
 }
 

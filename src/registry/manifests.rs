@@ -52,7 +52,7 @@ impl Session {
         repository: &Repository,
         selector: &Selector,
     ) -> Result<Option<ManifestHead>, Error> {
-        let request = reading(Method::HEAD, repository, selector);
+        let request = self.reading(Method::HEAD, repository, selector);
         let what = request.what.clone();
         let answer = self.request(request).await?;
         match answer.status {
@@ -71,7 +71,7 @@ impl Session {
     /// # Errors
     /// Absent on 404; Refused when over the manifest limit (never read into memory); otherwise as any request.
     pub async fn get_manifest(&self, repository: &Repository, selector: &Selector) -> Result<FetchedManifest, Error> {
-        let mut request = reading(Method::GET, repository, selector);
+        let mut request = self.reading(Method::GET, repository, selector);
         request.want = Want::Bytes { limit: self.shared.settings.manifest_limit };
         let what = request.what.clone();
         let answer = self.request(request).await?.expect(&what, &[StatusCode::OK])?;
@@ -121,14 +121,14 @@ impl Session {
         answer.expect(&what, &[StatusCode::ACCEPTED, StatusCode::OK, StatusCode::NO_CONTENT])?;
         Ok(())
     }
-}
 
-fn reading(method: Method, repository: &Repository, selector: &Selector) -> Request {
-    let mut request = writing(method, repository, selector, Scopes::pull(repository.name()));
-    if let Ok(accepted) = HeaderValue::from_str(&ACCEPTED.join(", ")) {
-        request.headers.insert(ACCEPT, accepted);
+    fn reading(&self, method: Method, repository: &Repository, selector: &Selector) -> Request {
+        let mut request = writing(method, repository, selector, self.reading_scopes(repository.name()));
+        if let Ok(accepted) = HeaderValue::from_str(&ACCEPTED.join(", ")) {
+            request.headers.insert(ACCEPT, accepted);
+        }
+        request
     }
-    request
 }
 
 fn writing(method: Method, repository: &Repository, selector: &Selector, scopes: Scopes) -> Request {

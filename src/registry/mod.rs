@@ -36,6 +36,7 @@ mod tests;
 mod tls;
 mod token;
 mod upload;
+mod warnings;
 
 pub use blobs::BlobBody;
 pub use content::UploadBody;
@@ -66,6 +67,7 @@ struct Shared {
     tokens: token::Tokens,
     /// What each registry wants, by host and how it is trusted.
     challenges: Mutex<HashMap<String, auth::Known>>,
+    warnings: warnings::Warnings,
     first_pause: Duration,
 }
 
@@ -93,6 +95,7 @@ impl Client {
             schemes: scheme::Schemes::default(),
             tokens: token::Tokens::default(),
             challenges: Mutex::default(),
+            warnings: warnings::Warnings::default(),
             settings,
             clock,
             first_pause,
@@ -104,7 +107,7 @@ impl Client {
     /// probe), and may switch off TLS verification (--src-tls-verify=false: unverified TLS, or plain HTTP).
     #[must_use]
     pub fn session(&self, verify_tls: bool, requests: Arc<AtomicU64>) -> Session {
-        Session { shared: self.shared.clone(), verify_tls, requests }
+        Session { shared: self.shared.clone(), verify_tls, will_push: false, requests }
     }
 }
 
@@ -113,10 +116,24 @@ impl Client {
 pub struct Session {
     shared: Arc<Shared>,
     verify_tls: bool,
+    will_push: bool,
     requests: Arc<AtomicU64>,
 }
 
 impl Session {
+    /// This session, for looking at a repository that is going to be pushed to: what is read is asked for with a token that
+    /// may push as well. So one token does for all of a copy, and registries that give nobody `pull` on a repository which
+    /// does not exist yet let it be looked at.
+    #[must_use]
+    pub fn to_push(self) -> Self {
+        Self { will_push: true, ..self }
+    }
+
+    /// What a token for reading from a repository must allow.
+    fn reading_scopes(&self, repository: &str) -> scopes::Scopes {
+        if self.will_push { scopes::Scopes::push(repository) } else { scopes::Scopes::pull(repository) }
+    }
+
     /// Whether the certificates of `authority` (`host[:port]`) are verified. Where they are not, plain HTTP is allowed too.
     fn verifies(&self, authority: &str) -> bool {
         self.verify_tls && !self.shared.settings.insecure_hosts.iter().any(|host| host.eq_ignore_ascii_case(authority))

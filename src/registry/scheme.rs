@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use url::Url;
 
 /// Time for connection and first answer on loopback: a live server needs a millisecond.
 const LOOPBACK_PROBE: Duration = Duration::from_secs(1);
@@ -75,9 +76,13 @@ impl Session {
         }
     }
 
-    /// After a failed connection: whatever answered the probe may be another server by now.
-    pub(super) fn forget_scheme(&self, authority: &str) {
-        self.shared.schemes.remove(authority);
+    /// After a failed connection: whatever answered the probe may be another server by now. A URL does not show whether
+    /// its scheme's own port was named, so both ways to write it are forgotten.
+    pub(super) fn forget_scheme(&self, url: &Url) {
+        self.shared.schemes.remove(url.authority());
+        if let (None, Some(host), Some(port)) = (url.port(), url.host_str(), url.port_or_known_default()) {
+            self.shared.schemes.remove(&format!("{host}:{port}"));
+        }
     }
 }
 

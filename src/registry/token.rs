@@ -190,6 +190,7 @@ fn get(key: &TokenKey, credential: Option<&Credential>) -> Call {
         what: what(key, "GET"),
         method: Method::GET,
         url,
+        ours: true,
         headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]),
         authorization: account.and_then(|(username, password)| super::auth::basic(username, password)),
         body: None,
@@ -208,6 +209,7 @@ fn post(key: &TokenKey, token: &Secret) -> Call {
         what: what(key, "POST"),
         method: Method::POST,
         url: key.realm.url.clone(),
+        ours: true,
         headers: HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static("application/json")),
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),

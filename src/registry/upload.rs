@@ -12,7 +12,7 @@ use super::scopes::Scopes;
 use super::token::Margin;
 use super::{Session, network, redirects};
 use crate::job::retry::Class;
-use crate::oci::{Digest, Repository};
+use crate::oci::{Algorithm, Digest, Repository};
 use futures_util::StreamExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -43,6 +43,16 @@ pub struct Upload {
     repository: Repository,
     /// The Location is where the registry is, so that it may see credentials.
     own: bool,
+    mount_refused: bool,
+}
+
+impl Upload {
+    /// The registry answered the wish to mount with an error, and this upload was begun without it: such a wish costs a
+    /// request and is not worth repeating.
+    #[must_use]
+    pub fn mount_was_refused(&self) -> bool {
+        self.mount_refused
+    }
 }
 
 impl fmt::Debug for Upload {
@@ -54,7 +64,7 @@ impl fmt::Debug for Upload {
 impl Session {
     /// `POST blobs/uploads/?mount=&from=`. `from` may be the repository itself: then a 201 means it was there. A `from` on
     /// another host is left out. When the registry answers the mount with a 4xx, a plain POST follows; also when it denies a
-    /// mount from another repository, because it may be that one which is out of reach.
+    /// mount from another repository, because it may be that one which is out of reach. Not after trouble that passes.
     ///
     /// # Errors
     /// As any request; Refused, when the answer has no usable Location.
@@ -64,15 +74,18 @@ impl Session {
         digest: &Digest,
         mount_from: Option<&Repository>,
     ) -> Result<UploadStart, Error> {
+        let mut mount_refused = false;
         if let Some(from) = mount_from.filter(|from| from.host() == repository.host()) {
             let what = format!("POST upload of {repository}@{digest}");
-            let query = format!("?mount={digest}&from={}", from.name());
+            let query = upload_query(digest, Some(from));
             let scopes = Scopes::mount(repository.name(), from.name());
             let refusal = match self.post_upload(&what, repository, &query, scopes).await {
                 Ok(answer) if answer.status == StatusCode::CREATED && mounted(&answer, digest) => {
                     return Ok(UploadStart::Present);
                 }
-                Ok(answer) if answer.status == StatusCode::ACCEPTED => return self.begun(&what, repository, &answer),
+                Ok(answer) if answer.status == StatusCode::ACCEPTED => {
+                    return self.begun(&what, repository, &answer, mount_refused);
+                }
                 Ok(answer) => answer.error(&what, &answer.hint),
                 Err(error) => error,
             };
@@ -80,11 +93,13 @@ impl Session {
                 return Err(refusal);
             }
             tracing::debug!(%repository, %digest, %refusal, "not mounted, uploading");
+            mount_refused = true;
         }
         let what = format!("POST upload to {repository}");
-        let answer = self.post_upload(&what, repository, "", Scopes::push(repository.name())).await?;
+        let query = upload_query(digest, None);
+        let answer = self.post_upload(&what, repository, &query, Scopes::push(repository.name())).await?;
         let answer = answer.expect(&what, &[StatusCode::ACCEPTED])?;
-        self.begun(&what, repository, &answer)
+        self.begun(&what, repository, &answer, mount_refused)
     }
 
     async fn post_upload(
@@ -101,13 +116,19 @@ impl Session {
         self.request(request).await
     }
 
-    fn begun(&self, what: &str, repository: &Repository, answer: &Answer) -> Result<UploadStart, Error> {
+    fn begun(
+        &self,
+        what: &str,
+        repository: &Repository,
+        answer: &Answer,
+        mount_refused: bool,
+    ) -> Result<UploadStart, Error> {
         let location = answer.header(LOCATION);
         let location = location.ok_or_else(|| Error::refused(format!("{what}: the answer has no Location")))?;
         let location = redirects::resolve(&answer.url, &answer.url, location)
             .map_err(|why| Error::refused(format!("{what}: the upload's Location {why}")))?;
         let own = !answer.foreign && redirects::same_origin(&location, &answer.url);
-        Ok(UploadStart::Session(Upload { location, repository: repository.clone(), own }))
+        Ok(UploadStart::Session(Upload { location, repository: repository.clone(), own, mount_refused }))
     }
 
     /// One `PUT ?digest=` with Content-Length = `size`. Not retried here: the body is gone; the caller starts the blob again.
@@ -124,7 +145,7 @@ impl Session {
         size: u64,
         mut body: UploadBody,
     ) -> Result<(), Error> {
-        let Upload { location, repository, own } = upload;
+        let Upload { location, repository, own, .. } = upload;
         let what = format!("PUT blob {repository}@{digest}");
         let target = Target {
             host: repository.host().to_owned(),
@@ -152,11 +173,12 @@ impl Session {
         }
         *request.body_mut() = Some(reqwest::Body::wrap(content));
         let sending = self.send_watched(&what, &url, request, &progress, size);
-        let response = self.count_and_log(&Method::PUT, &url, sending).await?;
+        let response = self.count_and_log(&Method::PUT, &url, false, sending).await?;
         let call = Call {
             what,
             method: Method::PUT,
             url: url.clone(),
+            ours: false,
             headers: HeaderMap::new(),
             authorization: None,
             body: None,
@@ -220,7 +242,7 @@ impl Session {
 
     /// DELETE the upload; failure is ignored (logged at debug).
     pub async fn cancel_upload(&self, upload: Upload) {
-        let Upload { location, repository, own } = upload;
+        let Upload { location, repository, own, .. } = upload;
         let target = Target {
             host: repository.host().to_owned(),
             name: repository.name().to_owned(),
@@ -232,6 +254,7 @@ impl Session {
                 what: format!("DELETE upload to {repository}"),
                 method: Method::DELETE,
                 url: location,
+                ours: false,
                 headers: HeaderMap::new(),
                 authorization: grant.and_then(|grant| grant.header),
                 body: None,
@@ -252,11 +275,22 @@ fn mounted(answer: &Answer, digest: &Digest) -> bool {
     answer.header("docker-content-digest").is_none_or(|said| said == digest.as_str())
 }
 
+/// The query of the POST. Registries hash with sha256 while they receive, unless they are told otherwise (distribution
+/// specification, pushing a blob in chunks).
+fn upload_query(digest: &Digest, from: Option<&Repository>) -> String {
+    let mount = from.map(|from| format!("mount={digest}&from={}", from.name()));
+    let algorithm = Some(digest.algorithm()).filter(|algorithm| *algorithm != Algorithm::Sha256);
+    let algorithm = algorithm.map(|algorithm| format!("digest-algorithm={algorithm}"));
+    let fields: Vec<String> = mount.into_iter().chain(algorithm).collect();
+    if fields.is_empty() { String::new() } else { format!("?{}", fields.join("&")) }
+}
+
 /// Whether a plain upload makes sense after a refused mount: not after trouble that passes, nor when it is this repository
 /// that is denied.
 fn may_upload_instead(refusal: &Error, from_elsewhere: bool) -> bool {
     match refusal.class() {
         Class::Denied => from_elsewhere,
+        Class::Retry { .. } => false,
         _ => refusal.status().is_some_and(|status| status < 500),
     }
 }
@@ -272,6 +306,8 @@ fn upload_error(what: &str, answer: &Answer, identity: Option<&str>) -> Error {
         // The upload's session is lost, or its bytes were mangled on the way: we have checked them before.
         (_, Some("BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "DIGEST_INVALID" | "SIZE_INVALID")) => true,
         (416, _) => true,
+        // The body is gone and cannot follow; the next upload may be given the right place from the start.
+        (307 | 308, _) => true,
         // Accepted, but not stored.
         (status, _) if status < 300 => true,
         // A signed Location that has expired.

@@ -276,3 +276,33 @@ async fn credentials_do_not_go_to_a_foreign_token_server_in_the_clear() {
     assert_eq!((error.class(), asking.count()), (Class::Refused, 1));
     assert!(error.to_string().contains("plain HTTP"), "{error}");
 }
+
+#[tokio::test]
+async fn an_identity_token_does_not_follow_a_redirect() {
+    let thief = Server::start(|_| Reply::new(200).body(r#"{"token":"t"}"#)).await;
+    let elsewhere = format!("http://{}/token", thief.host());
+    let guard = Guard::default();
+    let server = Server::start(move |seen| match (seen.method.as_str(), seen.path.as_str()) {
+        ("POST", "/token") => Reply::new(307).header("location", &elsewhere),
+        _ => guard.reply(seen),
+    })
+    .await;
+    let (_dir, file) = credential_file(&server, r#"{"identitytoken": "hush"}"#);
+    let asking = Asking::new(Settings { credential_files: Some(vec![file]), ..settings() });
+    let error = asking.session.get_manifest(&repository(&server, "a"), &tag()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert!(thief.log().is_empty(), "{:?}", thief.lines());
+}
+
+#[tokio::test]
+async fn who_will_push_looks_with_the_token_for_pushing() {
+    let (_, server) = guarded().await;
+    let asking = Asking::new(settings());
+    let (session, repository) = (asking.session.clone().to_push(), repository(&server, "a"));
+    session.head_manifest(&repository, &tag()).await.unwrap();
+    session.head_blob(&repository, &digest()).await.unwrap();
+    session.start_upload(&repository, &digest(), Some(&repository)).await.unwrap();
+    // The 401, the token, and the three.
+    assert_eq!((asking.count(), tokens(&server)), (5, 1));
+    assert!(server.lines()[1].contains("scope=repository%3Aa%3Apull%2Cpush"), "{:?}", server.lines());
+}

@@ -304,3 +304,44 @@ async fn tags_come_page_by_page() {
     let (names, next) = session.list_repositories(&server.host(), None).await.unwrap();
     assert_eq!((names, next), (vec!["a".to_owned(), "b/c".to_owned()], None));
 }
+
+#[tokio::test]
+async fn a_body_is_sent_nowhere_else() {
+    let thief = Server::start(|_| Reply::new(201)).await;
+    for status in [307, 308] {
+        let elsewhere = format!("http://{}/v2/a/manifests/1.2?hush", thief.host());
+        let server = Server::start(move |_| Reply::new(status).header("location", &elsewhere)).await;
+        let asking = Asking::new(settings());
+        let put = asking.session.put_manifest(&repository(&server, "a"), &tag(), "a/b", "{}".into()).await;
+        let error = put.unwrap_err();
+        assert_eq!((error.class(), asking.count()), (Class::Refused, 1));
+        assert!(!everything(&error).contains("hush"), "{error:?}");
+    }
+    assert!(thief.log().is_empty());
+    // Where the registry itself is, it may lead anywhere.
+    let server = Server::start(|seen| match seen.path.as_str() {
+        "/moved" => Reply::new(201),
+        _ => Reply::new(307).header("location", "/moved"),
+    })
+    .await;
+    let asking = Asking::new(settings());
+    asking.session.put_manifest(&repository(&server, "a"), &tag(), "a/b", "{}".into()).await.unwrap();
+    assert_eq!(server.log()[1].body.as_deref(), Some(&b"{}"[..]));
+}
+
+#[tokio::test]
+async fn a_body_that_only_drips_is_given_up() {
+    let server = Server::start(|seen| {
+        let status = if seen.path.contains("/bad/") { 400 } else { 200 };
+        Reply { drip: true, ..Reply::new(status) }
+    })
+    .await;
+    let brief = Duration::from_millis(100);
+    let asking = Asking::new(Settings { first_byte_timeout: brief, manifest_limit: 1024, tries: 1, ..settings() });
+    let error = asking.session.get_manifest(&repository(&server, "a"), &tag()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Retry { after: None });
+    assert!(error.to_string().contains("not complete"), "{error}");
+    // Of an error's body, what there is by then.
+    let error = asking.session.get_manifest(&repository(&server, "bad"), &tag()).await.unwrap_err();
+    assert_eq!((error.class(), error.status()), (Class::Refused, Some(400)));
+}

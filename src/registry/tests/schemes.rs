@@ -139,3 +139,18 @@ async fn a_server_that_changes_is_probed_again() {
     head(&asking, &server.host()).await.unwrap();
     assert_eq!(server.log().len(), 1);
 }
+
+#[tokio::test]
+async fn a_port_that_a_url_does_not_show_is_forgotten_too() {
+    let asking = Asking::new(settings());
+    for (host, url) in [
+        ("localhost:443", "https://localhost:443/"),
+        ("[::1]", "https://[::1]/"),
+        ("localhost:80", "http://localhost:80/"),
+    ] {
+        let schemes = &asking.session.shared.schemes;
+        *schemes.slot(host).lock().await = Some(super::super::scheme::Scheme::Https);
+        asking.session.forget_scheme(&url::Url::parse(url).unwrap());
+        assert_eq!(*schemes.slot(host).lock().await, None, "{host}");
+    }
+}

@@ -54,6 +54,8 @@ pub(super) struct Reply {
     pub chunked: bool,
     /// Never answer, nor read the body.
     pub silent: bool,
+    /// Behind the body a byte every few milliseconds, for ever.
+    pub drip: bool,
 }
 
 impl Reply {
@@ -214,7 +216,16 @@ async fn answer(
         BodyExt::boxed(StreamBody::new(all))
     };
     let longer = (reply.body.len() + 1000).to_string();
-    let body = if reply.cut {
+    let drip = || {
+        let drops = futures_util::stream::repeat(Bytes::from_static(b" "));
+        BodyExt::boxed(StreamBody::new(futures_util::StreamExt::then(drops, |drop| async {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            Ok(Frame::data(drop))
+        })))
+    };
+    let body = if reply.drip {
+        drip()
+    } else if reply.cut {
         response = response.header("content-length", longer);
         pieces(Some(io::Error::other("cut")), false)
     } else if reply.stall {

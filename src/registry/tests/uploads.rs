@@ -185,6 +185,8 @@ async fn what_is_wrong_only_with_uploads_starts_them_again() {
         (500, "", Class::Retry { after: None }),
         (202, "", Class::Retry { after: None }),
         (302, "", Class::Refused),
+        (307, "", Class::Retry { after: None }),
+        (308, "", Class::Retry { after: None }),
     ] {
         let server = Server::start(uploads("/up", move |_| Reply::error(status, code))).await;
         let asking = Asking::new(settings());
@@ -230,4 +232,44 @@ async fn an_abandoned_upload_is_deleted_if_possible() {
     let upload = begin(&asking, &server).await;
     asking.session.cancel_upload(upload).await;
     assert_eq!(server.lines()[1], "DELETE /up?s=1");
+}
+
+#[tokio::test]
+async fn a_refused_mount_is_told_and_trouble_that_passes_is_none() {
+    for (status, refused) in [(202, false), (400, true), (404, true), (403, true)] {
+        let server = Server::start(move |seen| match seen.path.contains("mount=") {
+            true => Reply::new(status).header("location", "/up"),
+            false => Reply::new(202).header("location", "/up"),
+        })
+        .await;
+        let asking = Asking::new(settings());
+        let (to, from) = (repository(&server, "a"), repository(&server, "b"));
+        let started = asking.session.start_upload(&to, &digest(), Some(&from)).await.unwrap();
+        let UploadStart::Session(upload) = started else { panic!("nothing was mounted") };
+        assert_eq!(upload.mount_was_refused(), refused, "{status}");
+    }
+    let server = Server::start(|seen| match seen.path.contains("mount=") {
+        true => Reply::error(429, "TOOMANYREQUESTS").header("retry-after", "3600"),
+        false => Reply::new(202).header("location", "/up"),
+    })
+    .await;
+    let asking = Asking::new(settings());
+    let own = repository(&server, "a");
+    let error = asking.session.start_upload(&own, &digest(), Some(&own)).await.unwrap_err();
+    assert_eq!((error.class(), asking.count()), (Class::Retry { after: Some(Duration::from_secs(3600)) }, 1));
+    assert!(error.is_exhausted());
+}
+
+#[tokio::test]
+async fn another_algorithm_is_named_when_an_upload_begins() {
+    let server = Server::start(|_| Reply::new(202).header("location", "/up")).await;
+    let asking = Asking::new(settings());
+    let (to, sha512) = (repository(&server, "a"), Digest::of(crate::oci::Algorithm::Sha512, b""));
+    asking.session.start_upload(&to, &sha512, Some(&to)).await.unwrap();
+    asking.session.start_upload(&to, &sha512, None).await.unwrap();
+    let expected = [
+        format!("POST /v2/a/blobs/uploads/?mount={sha512}&from=a&digest-algorithm=sha512"),
+        "POST /v2/a/blobs/uploads/?digest-algorithm=sha512".to_owned(),
+    ];
+    assert_eq!(server.lines(), expected);
 }

@@ -12,6 +12,7 @@ use crate::job::{Class, Stage};
 use crate::oci::{Content, Descriptor, Digest, Manifest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most bytes of all manifests of one image together: they are kept in memory until they are written. Twenty times what
 /// the largest known indexes with all their children have.
@@ -39,10 +40,16 @@ pub(super) async fn resolve(source: &Source, root: Manifest, limits: &Arc<Limits
         if level.is_empty() {
             return Ok(sapling.grown(root));
         }
+        // What is not known to be a manifest was not counted when it was listed: it is counted as it comes.
+        let held = Arc::new(AtomicUsize::new(sapling.bytes));
         let readings = level.into_iter().map(|descriptor| {
-            let (source, limits) = (source.clone(), limits.clone());
+            let (source, limits, held) = (source.clone(), limits.clone(), held.clone());
             async move {
                 let child = source.child(&descriptor, &limits).await?;
+                let more = child.as_ref().map_or(0, |manifest| manifest.bytes.len());
+                if held.fetch_add(more, Ordering::Relaxed).saturating_add(more) > TREE_BYTES_LIMIT {
+                    return Err(too_large(source.name()));
+                }
                 Ok((descriptor, child))
             }
         });
@@ -67,7 +74,10 @@ struct Sapling<'a> {
     next: Vec<Descriptor>,
     /// Indexes above the next level.
     depth: usize,
+    /// Of all manifests that were read.
     bytes: usize,
+    /// Of all manifests that were read or listed, as their descriptors say: they are not read any more when it is too much.
+    planned: u64,
 }
 
 impl<'a> Sapling<'a> {
@@ -81,6 +91,7 @@ impl<'a> Sapling<'a> {
             next: Vec::new(),
             depth: 0,
             bytes: 0,
+            planned: u64::try_from(root.bytes.len()).unwrap_or(u64::MAX),
         };
         sapling.take_in(root)?;
         Ok(sapling)
@@ -107,7 +118,7 @@ impl<'a> Sapling<'a> {
     fn take_in(&mut self, manifest: &Manifest) -> Result<(), Error> {
         self.bytes = self.bytes.saturating_add(manifest.bytes.len());
         if self.bytes > TREE_BYTES_LIMIT {
-            return Err(self.refused(format!("its manifests have more than {TREE_BYTES_LIMIT} bytes together")));
+            return Err(too_large(self.name));
         }
         match &manifest.content {
             Content::Image { blobs, .. } => {
@@ -121,7 +132,15 @@ impl<'a> Sapling<'a> {
 
     fn list(&mut self, child: &Descriptor) -> Result<(), Error> {
         match self.listed.insert(child.digest.clone(), child.size) {
-            None => self.next.push(child.clone()),
+            None => {
+                if child.is_manifest() {
+                    self.planned = self.planned.saturating_add(child.size);
+                }
+                if usize::try_from(self.planned).map_or(true, |planned| planned > TREE_BYTES_LIMIT) {
+                    return Err(too_large(self.name));
+                }
+                self.next.push(child.clone());
+            }
             Some(size) if size == child.size => {}
             Some(size) => return Err(self.two_sizes(&child.digest, size, child.size)),
         }
@@ -149,8 +168,16 @@ impl<'a> Sapling<'a> {
     }
 
     fn refused(&self, why: String) -> Error {
-        Error::new(Stage::Resolve, Class::Refused, format!("{} cannot be copied: {why}", self.name))
+        not_copied(self.name, &why)
     }
+}
+
+fn too_large(name: &str) -> Error {
+    not_copied(name, &format!("its manifests have more than {TREE_BYTES_LIMIT} bytes together"))
+}
+
+fn not_copied(name: &str, why: &str) -> Error {
+    Error::new(Stage::Resolve, Class::Refused, format!("{name} cannot be copied: {why}"))
 }
 
 #[cfg(test)]
@@ -219,6 +246,24 @@ mod tests {
         let many = index("root", &[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
         let error = Sapling::new("x", &limits, &many).err().unwrap();
         assert!(error.class == Class::Refused && error.message.contains("more than 4 manifests"), "{error}");
+    }
+
+    #[test]
+    fn what_would_be_too_much_is_not_read() {
+        let limits = Limits::default();
+        let four = 4 * 1024 * 1024;
+        let names: Vec<String> = (0..8).map(|number| number.to_string()).collect();
+        let mut children: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), four)).collect();
+        let error = Sapling::new("x", &limits, &index("root", &children)).err().unwrap();
+        assert!(error.class == Class::Refused && error.message.contains("bytes together"), "{error}");
+        // The root has some bytes too.
+        children[7].1 -= 100;
+        assert!(Sapling::new("x", &limits, &index("root", &children)).is_ok());
+        children.extend([(names[0].as_str(), four); 5]);
+        assert!(Sapling::new("x", &limits, &index("root", &children)).is_ok(), "the same again is read once");
+        let blobs = (0..9).map(|number| descriptor("a/b", &number.to_string(), four)).collect();
+        let root = manifest("root", Content::Index { manifests: blobs, subject: None });
+        assert!(Sapling::new("x", &limits, &root).is_ok(), "blobs are not held");
     }
 
     #[test]

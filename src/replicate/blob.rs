@@ -10,6 +10,7 @@
 
 use super::content::{Broken, Checked, PIECE_BYTES, PIECES_WAITING, body, body_of};
 use super::destination::{Destination, Place, upload_was_lost};
+use super::mounting::{Asking, Mounting};
 use super::plan::Blob;
 use super::source::{BlobContent, Source};
 use super::{Attempt, Error, Limits};
@@ -20,8 +21,7 @@ use crate::oci::{Reference, Repository};
 use crate::registry::{Session, Upload, UploadStart};
 use crate::tempfiles::TempFiles;
 use bytes::Bytes;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -36,24 +36,6 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 /// How long an upload whose body was broken off may take to end before it is dropped.
 const BREAK_OFF_LIMIT: Duration = Duration::from_secs(5);
 
-/// Registries that have answered 201 when asked to mount a blob of a repository into itself: a 202 of theirs means that
-/// the blob is not there. Remembered for the life of the process.
-#[derive(Debug, Clone, Default)]
-pub(super) struct SelfMounting(Arc<Mutex<BTreeSet<String>>>);
-
-impl SelfMounting {
-    fn add(&self, host: &str) {
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !hosts.contains(host) {
-            hosts.insert(host.to_owned());
-        }
-    }
-
-    fn contains(&self, host: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
-    }
-}
-
 /// What all blobs of one attempt have in common. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Way {
@@ -62,7 +44,8 @@ pub(super) struct Way {
     pub attempt: Arc<Attempt>,
     pub temp: TempFiles,
     pub limits: Arc<Limits>,
-    pub self_mounting: SelfMounting,
+    pub mounting: Mounting,
+    pub asking: Arc<Asking>,
 }
 
 /// Why one try failed.
@@ -73,19 +56,17 @@ enum Trouble {
     Other { error: Error, again: bool },
 }
 
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        let again = matches!(error.class, Class::Retry { .. });
+impl Trouble {
+    /// `exhausted`: it was tried often enough below.
+    fn of(error: Error, exhausted: bool) -> Self {
+        let again = !exhausted && matches!(error.class, Class::Retry { .. });
         Self::Other { error, again }
     }
 }
 
-impl From<Broken> for Trouble {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Source(error) => error.into(),
-            Broken::Content(error) => Self::Content(error),
-        }
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::of(error, false)
     }
 }
 
@@ -169,9 +150,10 @@ impl Way {
     async fn to_layout(&self, layout: &Layout, blob: &Blob) -> Result<How, Trouble> {
         let mut content = self.content(blob).await?;
         let failed = |cause| self.failed(blob, &cause);
+        let broken = |broken| self.broken(blob, broken);
         let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
         let mut writer = layout.write_blob(&blob.digest, &self.temp).await.map_err(failed)?;
-        while let Some(piece) = content.piece().await? {
+        while let Some(piece) = content.piece().await.map_err(broken)? {
             moved.add(&piece);
             writer.write(piece).await.map_err(failed)?;
         }
@@ -182,17 +164,20 @@ impl Way {
 
     async fn to_registry(&self, session: &Session, reference: &Reference, blob: &Blob) -> Result<How, Trouble> {
         let repository = &reference.repository;
-        let from = self.neighbour(repository).unwrap_or(repository);
-        let started = session.start_upload(repository, &blob.digest, Some(from)).await;
-        let upload = match started.map_err(|cause| self.failed(blob, &cause))? {
-            UploadStart::Present if from == repository => {
-                self.self_mounting.add(repository.host());
+        let from = self.mount_from(repository);
+        let started = session.start_upload(repository, &blob.digest, from).await;
+        let upload = match started.map_err(|cause| self.not_begun(blob, &cause))? {
+            UploadStart::Present if from == Some(repository) => {
+                self.mounting.made_from_itself(repository);
                 return Ok(How::Present);
             }
             UploadStart::Present => return Ok(How::Mounted),
             UploadStart::Session(upload) => upload,
         };
-        let told = from == repository && self.self_mounting.contains(repository.host());
+        if let Some(from) = from.filter(|_| upload.mount_was_refused()) {
+            self.mounting.refused(from, repository);
+        }
+        let told = from == Some(repository) && self.mounting.is_made_from_itself(repository);
         if blob.size >= ASK_FROM_BYTES && !told && self.is_there(blob).await {
             session.cancel_upload(upload).await;
             return Ok(How::Present);
@@ -211,25 +196,31 @@ impl Way {
         }
     }
 
-    /// The repository of the source, if the destination's registry could mount from it.
-    fn neighbour(&self, repository: &Repository) -> Option<&Repository> {
-        self.source.repository().filter(|source| source.host() == repository.host())
+    /// Where the blob is asked to be mounted from: the source, if it is on the same registry, else the repository itself,
+    /// each unless the registry has refused it before.
+    fn mount_from<'a>(&'a self, repository: &'a Repository) -> Option<&'a Repository> {
+        let neighbour = self.source.repository().filter(|source| source.host() == repository.host());
+        let mut places = neighbour.into_iter().chain([repository]);
+        places.find(|from| !self.mounting.is_refused(from, repository))
     }
 
-    /// An answer that does not come is no reason to fail: the blob is sent then.
+    /// Whether the destination has the blob, if it is still worth asking. An answer that does not come is no reason to
+    /// fail: the blob is sent then.
     async fn is_there(&self, blob: &Blob) -> bool {
-        match self.destination.has_blob(blob).await {
-            Ok(there) => there,
-            Err(error) => {
+        let ask = || async {
+            self.destination.has_blob(blob).await.unwrap_or_else(|error| {
                 tracing::debug!(digest = %blob.digest, %error, "the destination does not say whether it has the blob");
                 false
-            }
-        }
+            })
+        };
+        self.asking.ask(ask).await
     }
 
     /// Starts to read the blob at the source.
     async fn content(&self, blob: &Blob) -> Result<Checked<BlobContent>, Trouble> {
-        let content = self.source.blob(&blob.digest).await?;
+        let content =
+            self.source.blob(&blob.digest).await.map_err(|(error, exhausted)| Trouble::of(error, exhausted))?;
+        self.asking.read(content.redirected());
         match content.length() {
             Some(length) if length > blob.size => Err(Trouble::Content(ContentError::TooLong { expected: blob.size })),
             Some(length) if length < blob.size => {
@@ -252,7 +243,7 @@ impl Way {
             Ok(bytes) => bytes,
             Err(broken) => {
                 session.cancel_upload(upload).await;
-                return Err(broken.into());
+                return Err(self.broken(blob, broken));
             }
         };
         let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
@@ -307,8 +298,22 @@ impl Way {
                 let ended = tokio::time::timeout(BREAK_OFF_LIMIT, &mut finish).await;
                 tracing::debug!(digest = %blob.digest, ended = ended.is_ok(), "upload broken off");
                 session.cancel_upload(upload).await;
-                Err(broken.into())
+                Err(self.broken(blob, broken))
             }
+        }
+    }
+
+    /// What it means that the content broke off. That it is too short is found out only after it was announced in full, or
+    /// not at all: a connection that broke without a word looks the same.
+    fn broken(&self, blob: &Blob, broken: Broken) -> Trouble {
+        match broken {
+            Broken::Source(error) => error.into(),
+            Broken::Content(why @ ContentError::TooShort { .. }) => {
+                let (digest, source) = (&blob.digest, self.source.name());
+                let message = format!("reading blob {digest} of {source}: it broke off: {why}");
+                Error::new(Stage::Transfer, Class::RETRY, message).into()
+            }
+            Broken::Content(why) => Trouble::Content(why),
         }
     }
 
@@ -341,8 +346,12 @@ impl Way {
             session.cancel_upload(upload).await;
         }
         let error = self.failed(blob, cause);
-        let again = matches!(error.class, Class::Retry { .. }) || lost;
+        let again = lost || (matches!(error.class, Class::Retry { .. }) && !cause.is_exhausted());
         Trouble::Other { error, again }
+    }
+
+    fn not_begun(&self, blob: &Blob, cause: &crate::registry::Error) -> Trouble {
+        Trouble::of(self.failed(blob, cause), cause.is_exhausted())
     }
 
     fn failed(&self, blob: &Blob, cause: &impl super::error::Cause) -> Error {
@@ -394,14 +403,7 @@ mod tests {
         };
         assert!(again(Class::RETRY) && again(Class::Retry { after: Some(Duration::from_secs(1)) }));
         assert!(![Class::Denied, Class::Absent, Class::Refused, Class::Corrupt].into_iter().any(again));
-    }
-
-    #[test]
-    fn a_registry_that_mounts_from_itself_is_remembered_by_all() {
-        let known = SelfMounting::default();
-        let shared = known.clone();
-        shared.add("example.com");
-        shared.add("example.com");
-        assert!(known.contains("example.com") && !known.contains("example.org"));
+        let exhausted = Trouble::of(Error::new(Stage::Transfer, Class::RETRY, ""), true);
+        assert!(matches!(exhausted, Trouble::Other { again: false, .. }));
     }
 }

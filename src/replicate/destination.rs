@@ -8,7 +8,7 @@ use super::plan::{Blob, Current};
 use crate::job::{Class, How, Stage, Transfer};
 use crate::layout::{Entry, Layout};
 use crate::oci::{
-    Algorithm, Content, Descriptor, Digest, ImageReference, LayoutReference, Manifest, Reference, Selector,
+    Algorithm, Content, Digest, ImageReference, LayoutReference, Manifest, Reference, Selector, Verifier,
 };
 use crate::registry::{self, Session};
 use crate::tempfiles::TempFiles;
@@ -57,6 +57,14 @@ impl Destination {
         Ok(Self { name, place })
     }
 
+    /// This destination, about to be written to: a registry is asked from the start for what writing needs.
+    pub fn to_push(mut self) -> Self {
+        if let Place::Registry { session, .. } = &mut self.place {
+            *session = session.clone().to_push();
+        }
+        self
+    }
+
     /// The canonical reference, for messages.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -78,7 +86,7 @@ impl Destination {
                 let selector = target(reference);
                 let head = session.head_manifest(&reference.repository, &selector).await;
                 let digests = match head.map_err(|cause| failed(&cause))? {
-                    None => Vec::new(),
+                    None => return Ok(Current::unknown()),
                     Some(head) => match head.digest {
                         Some(digest) => vec![digest],
                         None => vec![self.rehashed(Algorithm::Sha256).await?],
@@ -86,13 +94,12 @@ impl Destination {
                 };
                 Ok(Current { digests, named: true })
             }
-            Place::Layout { layout: None, .. } => Ok(Current { digests: Vec::new(), named: true }),
+            Place::Layout { layout: None, .. } => Ok(Current::unknown()),
             Place::Layout { reference, layout: Some(layout) } => {
-                let entries = layout.entries().await.map_err(|cause| failed(&cause))?;
+                let entries = layout.entries_of(reference.name.as_deref()).await.map_err(|cause| failed(&cause))?;
                 // Without a name there is nothing to overwrite: each image is an entry of its own.
                 let named = reference.name.is_some();
-                let same = entries.into_iter().filter(|entry| !named || entry.name == reference.name);
-                Ok(Current { digests: same.map(|entry| entry.digest).collect(), named })
+                Ok(Current { digests: entries.into_iter().map(|entry| entry.digest).collect(), named })
             }
         }
     }
@@ -145,6 +152,21 @@ impl Destination {
         }
     }
 
+    /// The blob of a layout has the content that it should have, by reading all of it. Only for one that is there; a
+    /// registry is believed.
+    pub async fn is_intact(&self, blob: &Blob) -> Result<bool, Error> {
+        let Place::Layout { layout: Some(layout), .. } = &self.place else { return Ok(true) };
+        let failed = |cause| self.failed(Stage::Survey, "checking the blobs of", &cause);
+        let mut file = layout.blob(&blob.digest).await.map_err(failed)?;
+        let mut verifier = Verifier::new(blob.digest.clone(), Some(blob.size));
+        while let Some(piece) = file.chunk().await.map_err(failed)? {
+            if verifier.update(&piece).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(verifier.finish().is_ok())
+    }
+
     /// Writes a manifest under its digest. At a registry everything it names must be there already.
     pub async fn put(&self, manifest: &Manifest, temp: &TempFiles) -> Result<(), Error> {
         match &self.place {
@@ -157,8 +179,11 @@ impl Destination {
                 let doing = "writing a manifest to";
                 let layout = self.opened(layout.as_ref())?;
                 let failed = |cause| self.failed(Stage::Transfer, doing, &cause);
-                let size = u64::try_from(manifest.bytes.len()).ok();
-                if size.is_some() && layout.has_blob(&manifest.digest).await.map_err(failed)? == size {
+                let size = u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX);
+                // A file of that name and size may still hold something else, which nobody could pull.
+                if layout.has_blob(&manifest.digest).await.map_err(failed)? == Some(size)
+                    && layout.manifest(&manifest.digest, size).await.map_err(failed)? == manifest.bytes
+                {
                     return Ok(());
                 }
                 let mut writer = layout.write_blob(&manifest.digest, temp).await.map_err(failed)?;
@@ -201,8 +226,17 @@ impl Destination {
 
     fn not_put(&self, stage: Stage, manifest: &Manifest, cause: &registry::Error) -> Error {
         let mut error = self.failed(stage, "writing a manifest to", cause);
-        if matches!(&manifest.content, Content::Image { blobs, .. } if blobs.iter().any(Descriptor::is_foreign)) {
+        // Distribution answers what it will never take with a 500 that says nothing else.
+        let unexplained = cause.status() == Some(500) && cause.code() == Some("UNKNOWN");
+        if matches!(&manifest.content, Content::Image { blobs, .. } if blobs.iter().any(|blob| !blob.urls.is_empty())) {
             error.message.push_str("; it has foreign layers: the registry must be set to allow their URLs");
+            if unexplained {
+                error.class = Class::Refused;
+            }
+        }
+        if unexplained && !has_common_version(manifest) {
+            error.message.push_str("; it is not of the schema version 2, which registries expect");
+            error.class = Class::Refused;
         }
         // It had all that the manifest names a moment ago: that may have been cleaned up meanwhile, and the next attempt
         // brings it again.
@@ -243,6 +277,17 @@ async fn put_as(
     manifest: &Manifest,
 ) -> Result<(), registry::Error> {
     session.put_manifest(&reference.repository, selector, &manifest.media_type, manifest.bytes.clone()).await
+}
+
+/// Every manifest that registries take today says `"schemaVersion": 2`.
+fn has_common_version(manifest: &Manifest) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: serde_json::Value,
+    }
+    let version = serde_json::from_slice::<Version>(&manifest.bytes);
+    version.is_ok_and(|version| version.schema_version.as_u64() == Some(2))
 }
 
 /// What is written last: the tag, or the digest when the reference has no tag.

@@ -16,6 +16,7 @@ mod blob;
 mod content;
 mod destination;
 mod error;
+mod mounting;
 mod plan;
 mod publish;
 mod resolve;
@@ -27,12 +28,13 @@ mod transfer;
 pub use error::Error;
 pub use publish::Staged;
 
-use crate::job::{Parsed, ProgressCounter, Report, Transfer};
+use crate::job::{Class, Parsed, ProgressCounter, Report, Transfer};
 use crate::oci::Manifest;
 use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
-use blob::{SelfMounting, Way};
+use blob::Way;
 use destination::Destination;
+use mounting::Mounting;
 use plan::{Current, Verdict, judge, plan};
 use source::Source;
 use std::sync::atomic::AtomicU64;
@@ -96,14 +98,14 @@ pub struct Preview {
 pub struct Engine {
     client: Client,
     limits: Arc<Limits>,
-    self_mounting: SelfMounting,
+    mounting: Mounting,
 }
 
 impl Engine {
     /// An engine that works through `client`.
     #[must_use]
     pub fn new(client: Client, limits: Limits) -> Self {
-        Self { client, limits: Arc::new(limits), self_mounting: SelfMounting::default() }
+        Self { client, limits: Arc::new(limits), mounting: Mounting::default() }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -114,8 +116,13 @@ impl Engine {
     /// The step that failed, and the class its door gave. Corrupt: the source gave content with a wrong digest twice, and
     /// none of it was committed. Refused at survey: the destination has or demands another digest and may not have this.
     pub async fn stage(&self, wanted: &Parsed, temp: &TempFiles, attempt: &Arc<Attempt>) -> Result<Staged, Error> {
-        let (source, mut destination) = self.ends(wanted, &attempt.requests).await?;
-        let current = destination.current().await?;
+        let (source, destination) = self.ends(wanted, &attempt.requests).await?;
+        let mut destination = destination.to_push();
+        let current = match destination.current().await {
+            // Some registries do not even let a repository be looked at that is not there yet: the first upload tells.
+            Err(error) if error.class == Class::Denied && !wanted.options.no_clobber => Current::unknown(),
+            current => current?,
+        };
         // The source is asked for its digest only when there is something to compare it with.
         let mut root = None;
         if !current.digests.is_empty() && !wanted.options.force {
@@ -138,7 +145,7 @@ impl Engine {
             return Ok(Staged::nothing(root.digest));
         }
         let tree = resolve::resolve(&source, root, &self.limits).await?;
-        let inventory = survey::survey(&destination, &tree).await?;
+        let inventory = survey::survey(&destination, &tree, wanted.options.force).await?;
         let plan = plan(tree, &inventory);
         destination.prepare().await?;
         let way = Way {
@@ -147,7 +154,8 @@ impl Engine {
             attempt: attempt.clone(),
             temp: temp.clone(),
             limits: self.limits.clone(),
-            self_mounting: self.self_mounting.clone(),
+            mounting: self.mounting.clone(),
+            asking: Arc::default(),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;
         Ok(Staged::image(way.destination, root, way.temp, manifests_pushed))

@@ -27,6 +27,13 @@ pub(super) struct Current {
     pub named: bool,
 }
 
+impl Current {
+    /// Nothing that is known of.
+    pub fn unknown() -> Self {
+        Self { digests: Vec::new(), named: true }
+    }
+}
+
 /// What the destination is known to have.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {

@@ -73,17 +73,22 @@ impl Source {
     }
 
     /// The digest of the image: without a request when the reference or the layout says it, else by one HEAD. None when
-    /// the registry does not tell it.
+    /// the registry does not tell it, or not by HEAD: some answer GET alone, and what GET says decides.
     ///
     /// # Errors
-    /// Absent when there is no such image.
+    /// What may pass.
     pub async fn digest(&self) -> Result<Option<Digest>, Error> {
         match &self.place {
             Place::Registry { reference: Reference { digest: Some(digest), .. }, .. } => Ok(Some(digest.clone())),
             Place::Registry { session, reference } => {
-                let head = session.head_manifest(&reference.repository, &reference.selector()).await;
-                let head = head.map_err(|cause| unreadable(&cause))?;
-                Ok(head.ok_or_else(|| absent(&self.name))?.digest)
+                match session.head_manifest(&reference.repository, &reference.selector()).await {
+                    Ok(head) => Ok(head.and_then(|head| head.digest)),
+                    Err(cause) if matches!(cause.class(), Class::Retry { .. }) => Err(unreadable(&cause)),
+                    Err(cause) => {
+                        tracing::debug!(source = %self.name, %cause, "HEAD was refused, trying GET");
+                        Ok(None)
+                    }
+                }
             }
             Place::Layout { entry, .. } => Ok(Some(entry.digest.clone())),
         }
@@ -164,19 +169,21 @@ impl Source {
         }
     }
 
-    /// Starts to read a blob.
-    pub async fn blob(&self, digest: &Digest) -> Result<BlobContent, Error> {
+    /// Starts to read a blob. The error comes with whether it was tried often enough already.
+    pub async fn blob(&self, digest: &Digest) -> Result<BlobContent, (Error, bool)> {
         let what = format!("reading a blob of {}", self.name);
-        let failed =
-            |cause: &dyn super::error::Cause| Error::new(Stage::Transfer, cause.class(), format!("{what}: {cause}"));
         let body = match &self.place {
             Place::Registry { session, reference } => {
                 let body = session.get_blob(&reference.repository, digest).await;
-                Body::Registry(body.map_err(|cause| failed(&cause))?)
+                body.map(Body::Registry)
+                    .map_err(|cause| (Error::because(Stage::Transfer, &what, &cause), cause.is_exhausted()))
             }
-            Place::Layout { layout, .. } => Body::Layout(layout.blob(digest).await.map_err(|cause| failed(&cause))?),
+            Place::Layout { layout, .. } => {
+                let file = layout.blob(digest).await;
+                file.map(Body::Layout).map_err(|cause| (Error::because(Stage::Transfer, &what, &cause), false))
+            }
         };
-        Ok(BlobContent { what, body })
+        body.map(|body| BlobContent { what, body })
     }
 
     /// Reads a manifest, once more when the bytes are wrong. The inner error: right bytes that are no manifest.
@@ -292,6 +299,11 @@ impl BlobContent {
             Body::Registry(body) => body.length(),
             Body::Layout(file) => Some(file.length()),
         }
+    }
+
+    /// Whether it took a redirect to get it.
+    pub fn redirected(&self) -> bool {
+        matches!(&self.body, Body::Registry(body) if body.redirected())
     }
 }
 

@@ -10,12 +10,13 @@ use super::tasks::side_by_side;
 use super::{Error, Limits};
 use std::collections::BTreeSet;
 
-/// What is known to be there before a transfer. No request to a registry: what is unknown counts as missing.
-pub(super) async fn survey(destination: &Destination, tree: &Tree) -> Result<Inventory, Error> {
+/// What is known to be there before a transfer. No request to a registry: what is unknown counts as missing. With `check`,
+/// what a layout has counts only when its content is right.
+pub(super) async fn survey(destination: &Destination, tree: &Tree, check: bool) -> Result<Inventory, Error> {
     let mut present = BTreeSet::new();
     if matches!(destination.place, Place::Layout { .. }) {
         for blob in &tree.blobs {
-            if destination.has_blob(blob).await? {
+            if destination.has_blob(blob).await? && (!check || destination.is_intact(blob).await?) {
                 present.insert(blob.digest.clone());
             }
         }

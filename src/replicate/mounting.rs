@@ -1,0 +1,152 @@
+//! What was learned of a registry while blobs were brought to it, so that it is not asked in vain again.
+//!
+//! Two memories of different lives. How a registry takes the wish to mount is its habit, and is kept for the life of the
+//! process. Whether its answers to HEAD are worth their requests is a matter of one attempt: the first blob that is not
+//! there says that this is no copy whose blobs were there already, and from then on only those ask whose reading at the
+//! source costs no redirect, so that a copy stays within its requests either way.
+
+use crate::oci::Repository;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most pairs of repositories that are remembered; all are forgotten beyond it, which costs a request each.
+const PAIRS_LIMIT: usize = 10_000;
+
+/// How registries take the wish to mount a blob. Shared by all clones.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mounting(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Registries that have answered 201 when asked to mount a blob of a repository into itself: a 202 of theirs means
+    /// that the blob is not there.
+    from_itself: BTreeSet<String>,
+    /// Host, from, to: answered with an error.
+    refused: BTreeSet<(String, String, String)>,
+}
+
+impl Mounting {
+    /// The registry said that a blob is there when it was asked to mount it from the repository itself.
+    pub fn made_from_itself(&self, repository: &Repository) {
+        self.with(|known| {
+            if !known.from_itself.contains(repository.host()) {
+                known.from_itself.insert(repository.host().to_owned());
+            }
+        });
+    }
+
+    /// Whether it ever did.
+    pub fn is_made_from_itself(&self, repository: &Repository) -> bool {
+        self.with(|known| known.from_itself.contains(repository.host()))
+    }
+
+    /// The registry answered the wish to mount with an error.
+    pub fn refused(&self, from: &Repository, to: &Repository) {
+        self.with(|known| {
+            if known.refused.len() >= PAIRS_LIMIT {
+                known.refused.clear();
+            }
+            known.refused.insert(key(from, to));
+        });
+    }
+
+    /// Whether it ever did.
+    pub fn is_refused(&self, from: &Repository, to: &Repository) -> bool {
+        self.with(|known| !known.refused.is_empty() && known.refused.contains(&key(from, to)))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn key(from: &Repository, to: &Repository) -> (String, String, String) {
+    (to.host().to_owned(), from.name().to_owned(), to.name().to_owned())
+}
+
+/// Whether the destination is still asked for blobs by HEAD, within one attempt.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    /// A blob was not there. Locked while one asks, so that others learn from its answer instead of asking too.
+    missed: tokio::sync::Mutex<bool>,
+    /// The source gives blobs without a redirect.
+    direct: AtomicBool,
+}
+
+impl Asking {
+    /// Whether the blob is there, by `ask`; false without asking, when that is not worth a request any more.
+    pub async fn ask<F: Future<Output = bool>>(&self, ask: impl FnOnce() -> F) -> bool {
+        if self.direct.load(Ordering::Relaxed) {
+            return ask().await;
+        }
+        let mut missed = self.missed.lock().await;
+        if *missed {
+            return false;
+        }
+        let there = ask().await;
+        *missed = !there;
+        there
+    }
+
+    /// The source gave a blob, after a redirect or without.
+    pub fn read(&self, redirected: bool) {
+        self.direct.store(!redirected, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository(text: &str) -> Repository {
+        Repository::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_registry_that_mounts_from_itself_is_remembered_by_all() {
+        let known = Mounting::default();
+        let shared = known.clone();
+        shared.made_from_itself(&repository("example.com/a"));
+        shared.made_from_itself(&repository("example.com/a"));
+        assert!(known.is_made_from_itself(&repository("example.com/b")));
+        assert!(!known.is_made_from_itself(&repository("example.org/a")));
+    }
+
+    #[test]
+    fn a_refusal_is_about_two_repositories() {
+        let (a, b, elsewhere) = (repository("example.com/a"), repository("example.com/b"), repository("example.org/b"));
+        let known = Mounting::default();
+        known.refused(&a, &b);
+        assert!(known.is_refused(&a, &b));
+        assert!(!known.is_refused(&b, &a) && !known.is_refused(&b, &b) && !known.is_refused(&a, &elsewhere));
+        for number in 0..=PAIRS_LIMIT {
+            known.refused(&a, &repository(&format!("example.com/n{number}")));
+        }
+        assert!(known.with(|known| known.refused.len()) <= PAIRS_LIMIT);
+    }
+
+    #[tokio::test]
+    async fn one_miss_ends_the_asking_unless_reading_costs_no_redirect() {
+        let asking = Asking::default();
+        assert!(asking.ask(|| async { true }).await && asking.ask(|| async { true }).await);
+        assert!(!asking.ask(|| async { false }).await);
+        assert!(!asking.ask(|| async { true }).await, "was asked");
+        asking.read(true);
+        assert!(!asking.ask(|| async { true }).await, "was asked");
+        asking.read(false);
+        assert!(asking.ask(|| async { true }).await);
+    }
+
+    #[tokio::test]
+    async fn many_at_once_ask_once() {
+        let (asking, asked) = (Asking::default(), std::sync::atomic::AtomicUsize::new(0));
+        let ask = || async {
+            asked.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            false
+        };
+        futures_util::future::join_all((0..8).map(|_| asking.ask(ask))).await;
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}

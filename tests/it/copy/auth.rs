@@ -210,7 +210,8 @@ fn a_token_ends_in_the_middle_of_a_slow_copy() {
     tokens.set_lifetime(Duration::from_secs(300));
     let reader = destination.client().bearer(&tokens.mint(&["repository:b:pull"]));
     image.assert_at(&reader, "b", "v1");
-    assert!(tokens.asked().len() >= 3, "{:?}", tokens.asked());
+    // One at the beginning, and another one when that had ended.
+    assert!(tokens.asked().len() >= 2, "{:?}", tokens.asked());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod anonymous;
 mod auth;
 mod broken_sources;
 mod destinations;
+mod findings;
 mod layouts;
 mod look;
 mod memory;

@@ -125,7 +125,7 @@ impl Session {
     /// may push as well. So one token does for all of a copy, and registries that give nobody `pull` on a repository which
     /// does not exist yet let it be looked at.
     #[must_use]
-    pub fn to_push(self) -> Self {
+    pub fn for_push(self) -> Self {
         Self { will_push: true, ..self }
     }
 

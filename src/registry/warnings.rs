@@ -20,12 +20,12 @@ pub(super) struct Warnings(Mutex<BTreeSet<(String, String)>>);
 impl Warnings {
     /// Logs the warnings among `headers` that `host` has not given before.
     pub fn log(&self, host: &str, headers: &HeaderMap) {
-        for text in self.new(host, headers) {
+        for text in self.unheard(host, headers) {
             tracing::warn!(host, text, "the registry warns");
         }
     }
 
-    fn new(&self, host: &str, headers: &HeaderMap) -> Vec<String> {
+    fn unheard(&self, host: &str, headers: &HeaderMap) -> Vec<String> {
         let texts = headers.get_all(WARNING).iter().filter_map(|value| text_of(value.to_str().ok()?));
         let texts: Vec<String> = texts.collect();
         if texts.is_empty() {
@@ -69,12 +69,12 @@ mod tests {
         for text in ["299 - \"one\"", "299 - \"two\"", "299 - \"one\""] {
             headers.append(WARNING, text.parse().unwrap());
         }
-        assert_eq!(warnings.new("a", &headers), ["one", "two"]);
-        assert!(warnings.new("a", &headers).is_empty());
-        assert_eq!(warnings.new("b", &headers), ["one", "two"]);
+        assert_eq!(warnings.unheard("a", &headers), ["one", "two"]);
+        assert!(warnings.unheard("a", &headers).is_empty());
+        assert_eq!(warnings.unheard("b", &headers), ["one", "two"]);
         for number in 0..TEXTS_LIMIT * 2 {
             let header = format!("299 - \"{number}\"").parse().unwrap();
-            warnings.new("a", &HeaderMap::from_iter([(WARNING, header)]));
+            warnings.unheard("a", &HeaderMap::from_iter([(WARNING, header)]));
         }
         assert_eq!(warnings.0.lock().unwrap().len(), TEXTS_LIMIT);
     }

@@ -58,9 +58,9 @@ impl Destination {
     }
 
     /// This destination, about to be written to: a registry is asked from the start for what writing needs.
-    pub fn to_push(mut self) -> Self {
+    pub fn for_push(mut self) -> Self {
         if let Place::Registry { session, .. } = &mut self.place {
-            *session = session.clone().to_push();
+            *session = session.clone().for_push();
         }
         self
     }

@@ -117,7 +117,7 @@ impl Engine {
     /// none of it was committed. Refused at survey: the destination has or demands another digest and may not have this.
     pub async fn stage(&self, wanted: &Parsed, temp: &TempFiles, attempt: &Arc<Attempt>) -> Result<Staged, Error> {
         let (source, destination) = self.ends(wanted, &attempt.requests).await?;
-        let mut destination = destination.to_push();
+        let mut destination = destination.for_push();
         let current = match destination.current().await {
             // Some registries do not even let a repository be looked at that is not there yet: the first upload tells.
             Err(error) if error.class == Class::Denied && !wanted.options.no_clobber => Current::unknown(),

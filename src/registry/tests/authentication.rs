@@ -298,7 +298,7 @@ async fn an_identity_token_does_not_follow_a_redirect() {
 async fn who_will_push_looks_with_the_token_for_pushing() {
     let (_, server) = guarded().await;
     let asking = Asking::new(settings());
-    let (session, repository) = (asking.session.clone().to_push(), repository(&server, "a"));
+    let (session, repository) = (asking.session.clone().for_push(), repository(&server, "a"));
     session.head_manifest(&repository, &tag()).await.unwrap();
     session.head_blob(&repository, &digest()).await.unwrap();
     session.start_upload(&repository, &digest(), Some(&repository)).await.unwrap();

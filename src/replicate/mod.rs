@@ -34,7 +34,7 @@ use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
 use blob::Way;
 use destination::Destination;
-use mounting::Mounting;
+use mounting::{Asking, Mounting};
 use plan::{Current, Verdict, judge, plan};
 use source::Source;
 use std::sync::atomic::AtomicU64;
@@ -148,6 +148,7 @@ impl Engine {
         let inventory = survey::survey(&destination, &tree, wanted.options.force).await?;
         let plan = plan(tree, &inventory);
         destination.prepare().await?;
+        let asking = Asking::new(source.repository().is_none());
         let way = Way {
             source,
             destination,
@@ -155,7 +156,7 @@ impl Engine {
             temp: temp.clone(),
             limits: self.limits.clone(),
             mounting: self.mounting.clone(),
-            asking: Arc::default(),
+            asking: Arc::new(asking),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;
         Ok(Staged::image(way.destination, root, way.temp, manifests_pushed))

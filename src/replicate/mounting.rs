@@ -66,7 +66,7 @@ fn key(from: &Repository, to: &Repository) -> (String, String, String) {
 }
 
 /// Whether the destination is still asked for blobs by HEAD, within one attempt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asking {
     /// A blob was not there. Locked while one asks, so that others learn from its answer instead of asking too.
     missed: tokio::sync::Mutex<bool>,
@@ -75,6 +75,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
+    /// For one attempt; `direct` when the source is known to give blobs without a redirect.
+    pub fn new(direct: bool) -> Self {
+        Self { missed: tokio::sync::Mutex::new(false), direct: AtomicBool::new(direct) }
+    }
+
     /// Whether the blob is there, by `ask`; false without asking, when that is not worth a request any more.
     pub async fn ask<F: Future<Output = bool>>(&self, ask: impl FnOnce() -> F) -> bool {
         if self.direct.load(Ordering::Relaxed) {
@@ -128,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_miss_ends_the_asking_unless_reading_costs_no_redirect() {
-        let asking = Asking::default();
+        let asking = Asking::new(false);
         assert!(asking.ask(|| async { true }).await && asking.ask(|| async { true }).await);
         assert!(!asking.ask(|| async { false }).await);
         assert!(!asking.ask(|| async { true }).await, "was asked");
@@ -140,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_at_once_ask_once() {
-        let (asking, asked) = (Asking::default(), std::sync::atomic::AtomicUsize::new(0));
+        let (asking, asked) = (Asking::new(false), std::sync::atomic::AtomicUsize::new(0));
         let ask = || async {
             asked.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;

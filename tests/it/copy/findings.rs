@@ -146,6 +146,19 @@ fn a_500_about_a_layer_with_urls_is_final() {
 }
 
 #[test]
+fn a_500_about_another_schema_version_is_final() {
+    let (source, destination) = (Fake::start(), Fake::start());
+    let config = source.put_blob("a", "{}");
+    let config = json!({ "mediaType": media::OCI_CONFIG, "digest": config, "size": 2 });
+    let manifest = json!({ "schemaVersion": 1, "mediaType": media::OCI_MANIFEST, "config": config, "layers": [] });
+    source.put_manifest("a", "v1", media::OCI_MANIFEST, manifest.to_string());
+    destination.fault(Matcher::new("PUT", "/manifests/").always(), Fault::error(500, "UNKNOWN", "unknown error"));
+    let job = fails(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_failure(&job, "refused", "publish", 1);
+    assert!(job["failure"]["message"].as_str().unwrap().contains("schema version 2"), "{job:#}");
+}
+
+#[test]
 fn a_source_that_knows_no_head_is_read() {
     for (status, code) in [(404, "MANIFEST_UNKNOWN"), (400, "UNSUPPORTED"), (403, "DENIED"), (501, "")] {
         let (source, destination, binary, image) = (Fake::start(), Fake::start(), binary(), small());

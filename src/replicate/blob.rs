@@ -13,6 +13,7 @@ use super::destination::{Destination, Place, upload_was_lost};
 use super::mounting::{Asking, Mounting};
 use super::plan::Blob;
 use super::source::{BlobContent, Source};
+use super::turns::Turns;
 use super::{Attempt, Error, Limits};
 use crate::job::{Class, How, ProgressCounter, Stage};
 use crate::layout::Layout;
@@ -45,6 +46,7 @@ pub(super) struct Way {
     pub temp: TempFiles,
     pub limits: Arc<Limits>,
     pub mounting: Mounting,
+    pub turns: Turns,
     pub asking: Arc<Asking>,
 }
 
@@ -164,6 +166,7 @@ impl Way {
 
     async fn to_registry(&self, session: &Session, reference: &Reference, blob: &Blob) -> Result<How, Trouble> {
         let repository = &reference.repository;
+        let _turn = self.turns.take(repository, &blob.digest).await;
         let from = self.mount_from(repository);
         let started = session.start_upload(repository, &blob.digest, from).await;
         let upload = match started.map_err(|cause| self.not_begun(blob, &cause))? {

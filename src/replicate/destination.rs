@@ -13,6 +13,10 @@ use crate::oci::{
 use crate::registry::{self, Session};
 use crate::tempfiles::TempFiles;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The pauses after which a manifest is put again whose content the registry misses.
+const MISSED_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 
 /// The place an image is copied to. Cheap to clone.
 #[derive(Clone)]
@@ -172,7 +176,7 @@ impl Destination {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = Selector::Digest(manifest.digest.clone());
-                let put = put_as(session, reference, &selector, manifest).await;
+                let put = put_again(session, reference, &selector, manifest).await;
                 put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))
             }
             Place::Layout { layout, .. } => {
@@ -208,7 +212,7 @@ impl Destination {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = target(reference);
-                let put = put_as(session, reference, &selector, root).await;
+                let put = put_again(session, reference, &selector, root).await;
                 put.map_err(|cause| self.not_put(Stage::Publish, root, &cause))
             }
             Place::Layout { reference, layout } => {
@@ -238,12 +242,8 @@ impl Destination {
             error.message.push_str("; it is not of the schema version 2, which registries expect");
             error.class = Class::Refused;
         }
-        // It had all that the manifest names a moment ago: that may have been cleaned up meanwhile, and the next attempt
-        // brings it again.
-        match cause.code() {
-            Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN") => Error { class: Class::RETRY, ..error },
-            _ => error,
-        }
+        // It may have been cleaned up meanwhile: the next attempt brings it again.
+        if misses_content(cause) { Error { class: Class::RETRY, ..error } } else { error }
     }
 
     /// The opened layout.
@@ -270,13 +270,31 @@ impl Destination {
     }
 }
 
-async fn put_as(
+/// The registry says that it does not have what the manifest names, or that the manifest is not what its digest says. It had
+/// all of it a moment ago, and the digest was computed here: another upload to the same repository may be in the middle of
+/// writing what this one reads.
+fn misses_content(cause: &registry::Error) -> bool {
+    matches!(cause.code(), Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "DIGEST_INVALID"))
+}
+
+/// Puts the manifest, and once more after a moment each when the registry misses what it has.
+async fn put_again(
     session: &Session,
     reference: &Reference,
     selector: &Selector,
     manifest: &Manifest,
 ) -> Result<(), registry::Error> {
-    session.put_manifest(&reference.repository, selector, &manifest.media_type, manifest.bytes.clone()).await
+    let mut pauses = MISSED_PAUSES.iter();
+    loop {
+        let put = session.put_manifest(&reference.repository, selector, &manifest.media_type, manifest.bytes.clone());
+        match (put.await, pauses.next()) {
+            (Err(cause), Some(pause)) if misses_content(&cause) => {
+                tracing::debug!(digest = %manifest.digest, error = %cause, "putting the manifest again");
+                tokio::time::sleep(*pause).await;
+            }
+            (put, _) => return put,
+        }
+    }
 }
 
 /// Every manifest that registries take today says `"schemaVersion": 2`.

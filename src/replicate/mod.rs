@@ -24,6 +24,7 @@ mod source;
 mod survey;
 mod tasks;
 mod transfer;
+mod turns;
 
 pub use error::Error;
 pub use publish::Staged;
@@ -39,6 +40,7 @@ use plan::{Current, Verdict, judge, plan};
 use source::Source;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use turns::Turns;
 
 /// Limits of the engine.
 #[derive(Debug, Clone)]
@@ -99,13 +101,14 @@ pub struct Engine {
     client: Client,
     limits: Arc<Limits>,
     mounting: Mounting,
+    turns: Turns,
 }
 
 impl Engine {
     /// An engine that works through `client`.
     #[must_use]
     pub fn new(client: Client, limits: Limits) -> Self {
-        Self { client, limits: Arc::new(limits), mounting: Mounting::default() }
+        Self { client, limits: Arc::new(limits), mounting: Mounting::default(), turns: Turns::default() }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -156,6 +159,7 @@ impl Engine {
             temp: temp.clone(),
             limits: self.limits.clone(),
             mounting: self.mounting.clone(),
+            turns: self.turns.clone(),
             asking: Arc::new(asking),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;

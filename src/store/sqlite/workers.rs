@@ -16,8 +16,8 @@ const CRASH_PAUSE_CAP: Duration = Duration::from_secs(10);
 
 /// The pause after the death number `crashes` of a generation: none for the first ones, then 1 s, doubling to the cap.
 fn crash_pause(crashes: i64) -> Duration {
-    match u32::try_from(crashes - CRASHES_AT_ONCE) {
-        Ok(more @ 1..) => Duration::from_secs(1 << (more - 1).min(10)).min(CRASH_PAUSE_CAP),
+    match crashes.saturating_sub(CRASHES_AT_ONCE) {
+        more @ 1.. => Duration::from_secs(1 << (more - 1).min(10)).min(CRASH_PAUSE_CAP),
         _ => Duration::ZERO,
     }
 }

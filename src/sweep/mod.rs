@@ -1,8 +1,8 @@
 //! The sweeper: what dead workers left. Leases that nobody keeps, temporary files, lock files, rows.
 //!
-//! Two kinds of evidence. *Proof*: the worker's row says that it lives on this machine, since this boot, with this state
-//! folder, and its lock can be taken: the kernel says that the process is gone. *Observation*: the lease has shown the same
-//! epoch and beat for its time to live plus a margin, on this sweeper's own clock of boot time; wall clocks prove nothing.
+//! Two kinds of evidence. *Proof*: the worker's row says that it lives, or lived before a reboot, on this machine with this
+//! state folder, and its lock can be taken: the kernel says that the process is gone. *Observation*: the lease has shown the
+//! same epoch and beat for its time to live plus a margin, on this sweeper's own clock of boot time; wall clocks prove nothing.
 //! Start-up and the `sweep` command act by proof alone; a sweeper that goes on uses both. Each reclaim is a compare-and-set,
 //! so that any number of sweepers may run. It never follows a link and never removes what is not registered or in a folder
 //! that bears a dead worker's id.

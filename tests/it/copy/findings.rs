@@ -278,3 +278,34 @@ fn what_leads_elsewhere_is_logged_without_its_path() {
     assert!(!to_storage.is_empty() && to_storage.iter().all(|line| !line.contains("/v2/a/blobs")), "{to_storage:#?}");
     assert_eq!(log.matches("moving out soon").count(), 1, "{log}");
 }
+
+#[test]
+fn a_manifest_whose_content_the_registry_misses_for_a_moment_is_put_again() {
+    for code in ["DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN"] {
+        let (source, destination, image) = (Fake::start(), Fake::start(), small());
+        source.put_image("a", "v1", &image);
+        destination.fault(Matcher::new("PUT", "/manifests/"), Fault::error(400, code, "a link was being written"));
+        let job = replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+        assert_eq!(job["attempt"], 1, "{job:#}");
+        assert_whole(&destination, "b", "v1", &image);
+        assert_eq!(destination.count("PUT", "/manifests/"), 2);
+    }
+}
+
+#[test]
+fn tags_of_one_repository_share_the_upload_of_their_blobs() {
+    let (source, destination, image) = (Fake::start(), Fake::start(), ImageBuilder::oci(1).layers(2, LARGE).build());
+    source.put_image("a", "v1", &image);
+    let binary = binary();
+    for tag in 0..6 {
+        binary
+            .run(&["enqueue", &source.reference("a", "v1"), &destination.reference("b", &format!("t{tag}"))])
+            .success();
+    }
+    binary.run(&["work", "--drain", "--concurrency", "6"]).success();
+    // Two layers and a config.
+    assert_eq!(destination.count("PUT", "/blobs/uploads/"), 3);
+    for tag in 0..6 {
+        assert_whole(&destination, "b", &format!("t{tag}"), &image);
+    }
+}

@@ -7,9 +7,11 @@
 
 use crate::clock::Clock;
 use crate::store::Error;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -94,7 +96,11 @@ impl<T: Send> Operation for Task<T> {
     fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let Some(work) = self.work.take() else { return Ok(()) };
-            let result = work(connection).await;
+            // A bug in one operation must not end the writer. What the connection was about to do is not known then: the
+            // batch is rolled back and the connection opened anew.
+            let result = AssertUnwindSafe(work(connection)).catch_unwind().await.unwrap_or_else(|_| {
+                Err(Error::Backend { message: "the operation panicked; please report this".to_owned(), busy: false })
+            });
             let verdict = result.as_ref().map(|_| ()).map_err(Clone::clone);
             self.result = Some(result);
             verdict
@@ -191,5 +197,38 @@ async fn patiently(connection: &mut SqliteConnection, statement: &'static str, c
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_an_operation_ends_that_batch_and_not_the_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(folder.path().join("x.db")).create_if_missing(true);
+        let writer = Writer::start(options.connect().await.unwrap(), options, Clock::System);
+        let run = |statement: &'static str| {
+            writer.write(move |connection| {
+                Box::pin(async move {
+                    connection.execute(statement).await?;
+                    assert!(!statement.starts_with("INSERT"), "a bug");
+                    Ok(())
+                })
+            })
+        };
+        run("CREATE TABLE t (x INTEGER)").await.unwrap();
+        let error = run("INSERT INTO t VALUES (1)").await.unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+        run("CREATE UNIQUE INDEX i ON t (x)").await.unwrap();
+        let rows = writer
+            .write(|connection| {
+                Box::pin(async move { Ok(sqlx::query("SELECT x FROM t").fetch_all(connection).await?.len()) })
+            })
+            .await;
+        assert_eq!(rows.unwrap(), 0, "what it wrote was rolled back");
+        assert!(!writer.is_closed());
+        writer.close().await;
     }
 }

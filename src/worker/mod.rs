@@ -136,6 +136,7 @@ impl Worker {
         let mut since = None;
         while !shutdown.drain.is_cancelled() {
             if since.is_none() {
+                // An error shows itself in the look that follows.
                 since = self.parts.store.last_event().await.ok();
             }
             let looked = self.tick().await;

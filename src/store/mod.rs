@@ -360,7 +360,7 @@ impl Store {
     }
 
     /// Returns when any process committed something since this last returned, or after `at_most`; the first call returns at
-    /// once. Noticed within 25 ms. Safe to drop while it waits.
+    /// once. Noticed within 50 ms. Safe to drop while it waits.
     ///
     /// # Errors
     /// [`Error::Backend`].

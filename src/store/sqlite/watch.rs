@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// How often the write-ahead log's size and time are looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+const GLANCE: Duration = Duration::from_millis(20);
 /// Glances to each look at the number: a foreign row must be noticed within 50 ms, whatever the file says.
-const GLANCES: u32 = 4;
+const GLANCES: u32 = 2;
 
 pub(super) struct Watch {
     options: SqliteConnectOptions,

@@ -175,6 +175,8 @@ BEGIN
     SELECT RAISE(ABORT, 'the canonical references of a job are the program''s: leave those columns out')
     WHERE NEW.change_seq = 0 AND (NEW.source_key IS NOT NULL OR NEW.dest_key IS NOT NULL
         OR NEW.dest_registry IS NOT NULL OR NEW.options_key IS NOT NULL);
+    SELECT RAISE(ABORT, 'created_at is the time of the insert: leave it out')
+    WHERE NEW.change_seq = 0 AND ABS(NEW.created_at - CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)) > 60000;
     -- The key of a job that is not kept any more: what it asked for was done. As ON CONFLICT DO NOTHING.
     SELECT RAISE(IGNORE)
     WHERE NEW.idempotency_key IS NOT NULL
@@ -184,6 +186,10 @@ END;
 
 CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs
 BEGIN
+    -- Ids rise from the last one ever given; one near the end of the integers would leave none for the next jobs.
+    SELECT RAISE(ABORT, 'ids are given by the database: leave the id out')
+    WHERE NEW.id < 1
+        OR NEW.id > COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0) + 1000000000000;
     SELECT RAISE(ABORT, 'this idempotency key belongs to another job: jobs are never replaced')
     WHERE EXISTS (SELECT 1 FROM idempotency_keys WHERE key = NEW.idempotency_key AND job_id <> NEW.id);
     INSERT INTO idempotency_keys (key, job_id, created_at)
@@ -270,7 +276,7 @@ BEGIN
         CASE WHEN OLD.state = 'running' THEN OLD.attempt ELSE NEW.attempt END,
         COALESCE(NEW.worker, OLD.worker),
         CASE WHEN NEW.change_seq > OLD.change_seq THEN COALESCE(NEW.change_actor, 'unknown') ELSE 'sql' END,
-        CASE WHEN NEW.change_seq > OLD.change_seq THEN NEW.change_reason END,
+        CASE WHEN NEW.change_seq > OLD.change_seq THEN NEW.change_reason ELSE 'plain SQL' END,
         CASE
             WHEN OLD.state = 'running' AND NEW.state = 'completed'
                 THEN json_object('bytes_moved', NEW.bytes_moved, 'report', json(NEW.report))

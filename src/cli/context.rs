@@ -74,7 +74,10 @@ impl Context {
     /// # Errors
     /// A CA file does not parse.
     pub fn client(&self) -> Result<Client> {
-        Ok(Client::new(self.config.registry())?)
+        // What it is made of is configuration: a CA file that holds none.
+        Client::new(self.config.registry()).map_err(|error| {
+            Error::usage(error.to_string()).hint("check --ca-file and ca_files, PEM files with CA certificates")
+        })
     }
 
     /// A session of a client of its own, whose requests nobody counts.

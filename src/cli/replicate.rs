@@ -57,6 +57,8 @@ pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
     if copy.dry_run {
         return preview(context, &job).await;
     }
+    // Nothing is asked for that this command could not even begin.
+    context.client()?;
     let store = context.store().await?;
     let queue = job.queue.clone();
     let enqueued = store.enqueue(vec![job], &context.actor()).await?;

@@ -198,7 +198,36 @@ fn cleaned_code(code: &str) -> Option<String> {
     fits.then(|| code.to_owned())
 }
 
-/// `text` as it may stand in a message: one line, no control or direction-changing characters, not long. None when nothing
+/// The schemes of the Authorization header whose credentials a server may echo.
+const SCHEMES: [&str; 2] = ["basic", "bearer"];
+/// What follows a scheme's name is a credential from this length on, and a word of a sentence below it. Bytes.
+const CREDENTIAL_FROM: usize = 8;
+/// How a JSON web token begins: `{"` in base64.
+const JWT: &str = "eyJ";
+
+/// Hides what looks like credentials: a server that is set up badly, or means harm, echoes what it was sent.
+fn without_credentials(text: &str) -> String {
+    let mut hide_next = false;
+    let hidden = text.split(' ').map(|word| {
+        let credential = |part: &str| {
+            part.len() >= CREDENTIAL_FROM
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-.~".contains(&byte))
+        };
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && !"+/=_-~".contains(c));
+        let after_scheme = std::mem::replace(
+            &mut hide_next,
+            SCHEMES.iter().any(|scheme| bare.len() == scheme.len() && bare.eq_ignore_ascii_case(scheme)),
+        );
+        if (after_scheme && credential(bare)) || word.contains(JWT) && word.len() >= 2 * CREDENTIAL_FROM {
+            "[hidden]"
+        } else {
+            word
+        }
+    });
+    hidden.collect::<Vec<_>>().join(" ")
+}
+
+/// `text` as it may stand in a message: no credentials, one line, no control or direction-changing characters, not long. None when nothing
 /// is left of it.
 pub(super) fn cleaned(text: &str) -> Option<String> {
     let mut characters = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| {
@@ -208,6 +237,7 @@ pub(super) fn cleaned(text: &str) -> Option<String> {
     if characters.next().is_some() {
         kept.push_str("...");
     }
+    let kept = without_credentials(&kept);
     let kept = kept.trim();
     (!kept.is_empty()).then(|| kept.to_owned())
 }
@@ -216,6 +246,18 @@ pub(super) fn cleaned(text: &str) -> Option<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_a_server_echoes_of_our_credentials_is_hidden() {
+        for (text, kept) in [
+            ("no: Basic cnI6UkVESVJQVy00MjQy FAKE", "no: Basic [hidden] FAKE"),
+            ("got \"Authorization: Bearer abcdef123456.x-y_z\"", "got \"Authorization: Bearer [hidden]"),
+            ("token eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln is old", "token [hidden] is old"),
+            ("basic auth is needed; bearer of bad news", "basic auth is needed; bearer of bad news"),
+        ] {
+            assert_eq!(cleaned(text).unwrap(), kept);
+        }
+    }
 
     fn complaint(code: &str, message: &str) -> Complaint {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());

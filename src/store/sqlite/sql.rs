@@ -111,7 +111,8 @@ fn value(row: &SqliteRow, index: usize) -> Result<serde_json::Value, Error> {
         "INTEGER" | "BOOLEAN" => row.try_get_unchecked::<i64, _>(index)?.into(),
         "REAL" => row.try_get_unchecked::<f64, _>(index)?.into(),
         "BLOB" => hex::encode(row.try_get_unchecked::<Vec<u8>, _>(index)?).into(),
-        _ => row.try_get_unchecked::<String, _>(index)?.into(),
+        // Anybody may have stored bytes that are no text.
+        _ => String::from_utf8_lossy(&row.try_get_unchecked::<Vec<u8>, _>(index)?).into(),
     })
 }
 

@@ -103,6 +103,10 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
         ("INSERT INTO jobs (source, destination, options) VALUES ('a', 'b', '[]')", "json"),
         ("INSERT INTO jobs (source, destination, run_at) VALUES ('a', 'b', 'tomorrow')", "INTEGER"),
         ("INSERT INTO jobs (source) VALUES ('a')", "destination"),
+        ("INSERT INTO jobs (id, source, destination) VALUES (9223372036854775807, 'a', 'b')", "leave the id out"),
+        ("INSERT INTO jobs (id, source, destination) VALUES (0, 'a', 'b')", "leave the id out"),
+        ("INSERT INTO jobs (id, source, destination) VALUES (-7, 'a', 'b')", "leave the id out"),
+        ("INSERT INTO jobs (source, destination, created_at) VALUES ('a', 'b', 5)", "leave it out"),
         ("INSERT OR REPLACE INTO jobs (id, source, destination) VALUES (1, 'a', 'b')", "never replaced"),
         ("REPLACE INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', 'k')", "never replaced"),
         ("UPDATE jobs SET state = 'sleeping' WHERE id = 1", "state"),
@@ -171,6 +175,7 @@ async fn somebody_elses_query_reads_and_never_writes() {
         let store = bench.store.clone();
         async move { store.query(sql, 2, std::time::Duration::from_secs(5)).await }
     };
+    assert_eq!(query("SELECT CAST(x'61ff' AS TEXT)").await.unwrap().rows[0][0], "a\u{fffd}");
     let table = query("SELECT id, source, NULL AS void, 1.5 AS real, x'00ff' AS bytes FROM jobs").await.unwrap();
     assert_eq!(table.columns, ["id", "source", "void", "real", "bytes"]);
     assert_eq!(serde_json::json!(table.rows[0]), serde_json::json!([1, "a.example/app:1", null, 1.5, "00ff"]));

@@ -299,6 +299,7 @@ impl Follower<'_> {
 
     async fn what(&self, job: Job) -> Seen {
         match job.state {
+            // This only chooses a message; an error shows itself in the next look.
             State::Running => Seen::Elsewhere(job),
             State::Pending if self.parts.store.queue_paused(&job.queue).await.unwrap_or(false) => Seen::Paused(job),
             _ => Seen::Waiting(job),

@@ -163,6 +163,7 @@ impl Index {
 
 impl Item {
     fn new(raw: Box<RawValue>) -> Self {
+        // An entry that cannot be read stays as it is and has no name: `check` says what is wrong with it when it matters.
         let peek: Option<Peek> = serde_json::from_str(raw.get()).ok();
         let (digest, annotations) = peek.map_or((None, None), |peek| (peek.digest, peek.annotations));
         let name = annotations.as_ref().and_then(|annotations| annotations.get(REF_NAME));

@@ -26,10 +26,18 @@ fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Names in a folder; empty when it cannot be read.
+/// Names in a folder; none when it is not there. One that cannot be read is said in the log: what is in it stays.
 pub(super) fn names(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    let read = || std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    match read() {
+        // A name that is no UTF-8 is none of ours.
+        Ok(names) => names.into_iter().filter_map(|name| name.into_string().ok()).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "a folder cannot be looked through for what dead workers left");
+            Vec::new()
+        }
+    }
 }
 
 /// Removes one file of ours, and says why in the log.

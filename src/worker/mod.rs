@@ -130,16 +130,13 @@ impl Worker {
     /// running attempts are released. Returns with no attempt running.
     ///
     /// # Errors
-    /// [`Error::Unusable`]: the database cannot be used any more. Anything else is waited out.
+    /// [`Error::Unusable`]: the database cannot be used any more; or, with `until_done`, what failed could not be counted.
+    /// Anything else is waited out.
     pub async fn run(mut self, shutdown: &Shutdown, until_done: bool) -> Result<Worked, Error> {
         let mut failing = false;
         let mut since = None;
         while !shutdown.drain.is_cancelled() {
-            if since.is_none() {
-                // An error shows itself in the look that follows.
-                since = self.parts.store.last_event().await.ok();
-            }
-            let looked = self.tick().await;
+            let looked = self.look(&mut since).await;
             let wait = match looked {
                 Ok(tick) => {
                     failing = false;
@@ -172,12 +169,23 @@ impl Worker {
         }
         self.drain(shutdown).await;
         // Jobs that failed elsewhere meanwhile count too: a sweep's, another worker's.
-        if let Some(since) = since
-            && let Ok(failed) = self.parts.store.failed_since(since, self.parts.settings.queue.as_deref()).await
-        {
-            self.worked.failed = self.worked.failed.max(failed);
+        if let Some(since) = since {
+            match self.parts.store.failed_since(since, self.parts.settings.queue.as_deref()).await {
+                Ok(failed) => self.worked.failed = self.worked.failed.max(failed),
+                // Whoever waits for the end of the work must not be told that nothing failed when nobody knows.
+                Err(error) if until_done => return Err(error),
+                Err(error) => tracing::warn!(%error, "failures of other workers could not be counted"),
+            }
         }
         Ok(self.worked)
+    }
+
+    /// A tick, but none before it is known where the history stood at the start.
+    async fn look(&mut self, since: &mut Option<i64>) -> Result<Tick, Error> {
+        if since.is_none() {
+            *since = Some(self.parts.store.last_event().await?);
+        }
+        self.tick().await
     }
 
     /// One look at what there is to do: due, intake, cancels, claim. Bounded.

@@ -309,3 +309,34 @@ fn tags_of_one_repository_share_the_upload_of_their_blobs() {
         assert_whole(&destination, "b", &format!("t{tag}"), &image);
     }
 }
+
+#[test]
+fn a_ca_file_without_a_certificate_is_found_before_anything_is_asked_for() {
+    let binary = binary();
+    let file = binary.home().join("junk.pem");
+    std::fs::write(&file, "junk").unwrap();
+    let output = binary.run(&["--ca-file", file.to_str().unwrap(), "replicate", "a.example/x:1", "b.example/x:1"]);
+    let output = output.expect_code(2);
+    assert!(output.errors().contains("junk.pem") && output.errors().contains("--ca-file"), "{output}");
+    assert_eq!(binary.run(&["jobs", "list", "-o", "json"]).success().json(), json!([]));
+}
+
+#[test]
+fn what_a_registry_echoes_of_the_password_is_nowhere() {
+    let (source, destination, image) = (Fake::start(), Fake::start(), small());
+    source.put_image("a", "v1", &image);
+    let echoed = "Basic cm9ib3Q6dmVyeS1zZWNyZXQtNDI0Mg==";
+    destination.fault(
+        Matcher::new("POST", "/blobs/uploads/").always(),
+        Fault::error(403, "DENIED", &format!("you sent {echoed} again")),
+    );
+    let binary = binary();
+    let (from, to) = (source.reference("a", "v1"), destination.reference("b", "v1"));
+    let output = binary.run(&["--log-level", "trace", "replicate", &from, &to]).expect_code(1);
+    let job = binary.run(&["jobs", "show", "1", "-o", "json"]).success();
+    let secret = echoed.trim_start_matches("Basic ");
+    for said in [output.text(), output.errors(), job.text()] {
+        assert!(!said.contains(secret), "{said}");
+    }
+    assert!(output.errors().contains("[hidden]"), "{output}");
+}

@@ -351,3 +351,23 @@ async fn many_rows_for_one_busy_target_do_not_hide_the_others() {
     assert_eq!(bench.claim_one().await.job.id, other);
     assert!(bench.claim(5).await.is_empty());
 }
+
+#[tokio::test]
+async fn failures_since_a_moment_are_counted_whoever_had_the_job() {
+    let bench = Bench::new().await;
+    bench.enqueue(numbered(1)).await;
+    let claim = bench.claim_one().await;
+    fail(&bench, claim, None).await;
+    let since = bench.store.last_event().await.unwrap();
+    assert_eq!(bench.store.failed_since(since, None).await.unwrap(), 0, "before that moment");
+    bench.enqueue(NewJob { queue: "slow".to_owned(), ..numbered(2) }).await;
+    let claim = bench.claim_as(Uuid::now_v7(), 1, None, None).await.remove(0);
+    fail(&bench, claim, Some(Duration::ZERO)).await;
+    assert_eq!(bench.store.failed_since(since, None).await.unwrap(), 0, "it will be tried again");
+    bench.store.due().await.unwrap();
+    let claim = bench.claim_one().await;
+    fail(&bench, claim, None).await;
+    assert_eq!(bench.store.failed_since(since, None).await.unwrap(), 1);
+    assert_eq!(bench.store.failed_since(since, Some("slow")).await.unwrap(), 1);
+    assert_eq!(bench.store.failed_since(since, Some("quick")).await.unwrap(), 0);
+}

@@ -16,6 +16,7 @@ mod uploads;
 
 pub use auth::{Auth, TokenRequest, basic_credentials};
 pub use fault::{Fault, Matcher};
+pub use store::TagSet;
 
 use super::content::{Algorithm, Content};
 use super::http::Client;
@@ -298,6 +299,21 @@ impl Fake {
 
     pub fn tags(&self, repository: &str) -> Vec<String> {
         self.shared.state().repository(repository).tags.keys().cloned().collect()
+    }
+
+    /// Names of all repositories.
+    pub fn repositories(&self) -> Vec<String> {
+        self.shared.state().repositories.keys().cloned().collect()
+    }
+
+    /// Digests of all blobs of a repository.
+    pub fn blobs(&self, repository: &str) -> Vec<String> {
+        self.shared.state().repository(repository).blobs.keys().cloned().collect()
+    }
+
+    /// Every tag that was set, oldest first.
+    pub fn tag_history(&self) -> Vec<TagSet> {
+        self.shared.state().tag_history.clone()
     }
 
     /// Uploads that were started and neither finished nor cancelled.

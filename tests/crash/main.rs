@@ -1,0 +1,116 @@
+//! The proof that nothing breaks the queue, as a program: `scripts/crash`.
+//!
+//! A round is one fresh database, several real worker processes on it, and registries that misbehave. While some ask for
+//! copies, by the command line and by plain SQL, and others cancel and retry them, a killer kills, stops and interrupts the
+//! processes. Then everything goes on in peace to its end, and a checker compares the rows, the history, the logs and the
+//! destination with what was promised. The seed decides the plan of a round; the machine decides what becomes of it.
+//!
+//! It prints a line a round, and ends with 1 when a round found a fault.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    reason = "a test program: it prints, and says what went wrong by panicking"
+)]
+
+mod book;
+mod check;
+mod driver;
+mod evidence;
+mod hits;
+mod plan;
+mod random;
+mod round;
+mod scene;
+mod sql;
+#[path = "../it/support/mod.rs"]
+mod support;
+mod trouble;
+
+use sql::Kind;
+use std::collections::VecDeque;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K]
+  --seed S      begin with this seed; default: a new one each time
+  --rounds N    so many rounds, each with the next seed; default 1
+  --seeds A..B  the seeds from A to B, both included
+  --at-once K   so many rounds beside each other; default 1";
+
+/// What was typed.
+struct Wanted {
+    kind: Kind,
+    seeds: VecDeque<u64>,
+    at_once: usize,
+}
+
+fn main() -> ExitCode {
+    let wanted = match parse(std::env::args().skip(1)) {
+        Ok(wanted) => wanted,
+        Err(problem) => {
+            eprintln!("{problem}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let (first, rounds) = (wanted.seeds[0], wanted.seeds.len());
+    println!("{rounds} rounds on {:?} from seed {first} on", wanted.kind);
+    let (seeds, failed) = (Mutex::new(wanted.seeds), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..wanted.at_once {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.lock().expect("nobody panics here").pop_front() {
+                    let verdict = round::run(seed, wanted.kind);
+                    println!("{}{}", verdict.line, if verdict.trouble.is_some() { "; FAILED" } else { "" });
+                    if let Some(trouble) = verdict.trouble {
+                        println!("{trouble}\n");
+                        failed.lock().expect("nobody panics here").push(seed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("nobody panicked");
+    if failed.is_empty() {
+        println!("{rounds} rounds passed");
+        return ExitCode::SUCCESS;
+    }
+    println!("{} of {rounds} rounds failed, seeds {failed:?}", failed.len());
+    ExitCode::FAILURE
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
+    let (mut first, mut rounds, mut at_once, mut kind) = (None, 1, 1, Kind::Sqlite);
+    while let Some(name) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} takes a value"));
+        let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
+        match name.as_str() {
+            "--seed" => first = Some(number(value()?)?),
+            "--rounds" => rounds = number(value()?)?,
+            "--at-once" => at_once = number(value()?)?.max(1),
+            "--seeds" => {
+                let text = value()?;
+                let (from, to) = text.split_once("..").ok_or("--seeds takes A..B")?;
+                let (from, to) = (number(from.to_owned())?, number(to.trim_start_matches('=').to_owned())?);
+                first = Some(from);
+                rounds = (to + 1).checked_sub(from).ok_or("--seeds takes A..B with A not above B")?;
+            }
+            "--database" => {
+                kind = match value()?.as_str() {
+                    "sqlite" => Kind::Sqlite,
+                    other => return Err(format!("--database {other}: use sqlite")),
+                }
+            }
+            other => return Err(format!("unknown argument {other}")),
+        }
+    }
+    if rounds == 0 {
+        return Err("there is nothing to do".to_owned());
+    }
+    let first = first.unwrap_or_else(|| u64::try_from(support::unix_millis()).unwrap_or(0) % 1_000_000_000);
+    let at_once = usize::try_from(at_once).unwrap_or(1);
+    Ok(Wanted { kind, seeds: (first..first + rounds).collect(), at_once })
+}

@@ -37,7 +37,6 @@ pub struct Exit {
     pub label: String,
     pub deed: Deed,
     pub started_ms: i64,
-    pub ended_ms: i64,
     pub blows: Vec<Blow>,
     pub output: Output,
     /// Where its standard error is.

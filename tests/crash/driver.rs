@@ -1,11 +1,12 @@
 //! Carries a plan out: starts processes, hits them, and writes down what was promised.
 
 use super::book::{Acknowledged, Blow, Book, Deed, Exit};
-use super::plan::{Action, By, Group, Hit, Plan, QUEUES, Request, Way};
+use super::plan::{AMBUSH, Action, By, Group, Hit, Plan, QUEUES, Request, TOMORROW_MS, Way};
 use super::scene::{MOVING, Scene, pool};
 use super::support::binary::Running;
 use super::support::{PATIENCE, eventually, unix_millis};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A process that was started and not yet waited for.
@@ -43,6 +44,7 @@ pub struct Driver<'a> {
     workers: Vec<Option<Process>>,
     others: Vec<Process>,
     start_ms: i64,
+    ambushed: bool,
     pub book: Book,
 }
 
@@ -59,7 +61,7 @@ impl<'a> Driver<'a> {
         if scene.shell.try_rows::<serde_json::Value>("SELECT max_running FROM queues").is_ok() {
             drop(scene.shell.start(&limit).finish().success());
         }
-        Self { plan, scene, workers, others: Vec::new(), start_ms, book }
+        Self { plan, scene, workers, others: Vec::new(), start_ms, ambushed: false, book }
     }
 
     /// Everything of the plan at its time, then the end: whoever is stopped goes on, faults are gone, workers leave, one
@@ -122,6 +124,13 @@ impl<'a> Driver<'a> {
                 self.cli(&["--state-dir", &state, "sweep"], Deed::Steer);
             }
             Action::Release { gate } => self.scene.destination.release(gate),
+            Action::Ambush { gate } => self.ambush(gate),
+            Action::Spring { gate } => {
+                self.scene.destination.release(gate);
+                for worker in self.workers.iter_mut().flatten() {
+                    worker.hit(Hit::Continue);
+                }
+            }
         }
     }
 
@@ -146,6 +155,31 @@ impl<'a> Driver<'a> {
     fn hit_worker(&mut self, slot: usize, hit: Hit) {
         if let Some(worker) = &mut self.workers[slot] {
             worker.hit(hit);
+        }
+    }
+
+    /// Stops the worker whose tag waits at this gate, if there is one.
+    fn ambush(&mut self, gate: &str) {
+        if self.ambushed || !self.scene.destination.has_reached(gate) {
+            return;
+        }
+        let target = self.scene.destination.reference(AMBUSH.0, AMBUSH.1);
+        let query = format!(
+            "SELECT w.pid FROM jobs AS j JOIN workers AS w ON w.id = j.worker \
+             WHERE j.state = 'running' AND j.destination = '{target}'"
+        );
+        let holders: Vec<BTreeMap<String, i64>> = self.scene.shell.rows(&query);
+        for holder in holders {
+            let mut workers = self.workers.iter_mut().flatten();
+            if let Some(worker) = workers.find(|worker| i64::from(worker.running.id()) == holder["pid"]) {
+                worker.hit(Hit::Stop);
+                // One that has the database's lock holds up all who could take its jobs: another moment will do.
+                if self.scene.shell.is_writable() {
+                    self.ambushed = true;
+                } else {
+                    worker.hit(Hit::Continue);
+                }
+            }
         }
     }
 
@@ -290,7 +324,7 @@ impl<'a> Driver<'a> {
         let status = output.status;
         let short = label.lines().next().unwrap_or_default();
         self.note(&format!("ended ({status}), log {}: {short}", log.display()));
-        self.book.exits.push(Exit { label, deed, started_ms, ended_ms: unix_millis(), blows, output, log });
+        self.book.exits.push(Exit { label, deed, started_ms, blows, output, log });
     }
 
     /// The asker has its answer: from now on it may rely on it.
@@ -340,10 +374,20 @@ impl<'a> Driver<'a> {
             self.ended(worker);
         }
         self.sweep();
+        self.wait_for_delayed();
         self.cli(&["--log-format", "json", "work", "--drain"], Deed::Drain);
         let drain = self.others.pop().expect("started just now");
         self.ended(drain);
         self.sweep();
+    }
+
+    /// What was asked for at a later time of this round is due when this returns: a drain does not wait for it.
+    fn wait_for_delayed(&self) {
+        let soon = self.start_ms + i64::try_from(TOMORROW_MS / 2).expect("small");
+        let query = format!("SELECT MAX(run_at) AS at FROM jobs WHERE state = 'scheduled' AND run_at < {soon}");
+        let last: Vec<BTreeMap<String, Option<i64>>> = self.scene.shell.rows(&query);
+        let wait = last[0]["at"].map_or(0, |at| at - unix_millis());
+        std::thread::sleep(Duration::from_millis(u64::try_from(wait).unwrap_or(0)));
     }
 
     fn sweep(&mut self) {

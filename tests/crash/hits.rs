@@ -1,15 +1,31 @@
 //! The killer's part of the plan: what happens to the workers.
 
-use super::plan::{Action, Hit, Plan};
+use super::plan::{AMBUSH, Action, Hit, Plan, Side};
 use super::random::Random;
+use super::support::fake::{Fault, Matcher};
 use std::ops::RangeInclusive;
 
 /// A stop that is longer than a lease: within it the lease runs out, and mostly a sweeper of another process, which has to
 /// see it unchanged for the whole time and a margin, takes the jobs.
 const LONG_STOP_MS: RangeInclusive<u64> = 3_300..=5_900;
 
-/// Starts and hits of every worker. In a long round one of them is stopped for longer than its lease.
-pub fn on_workers(plan: &mut Plan, random: &mut Random, span: u64, long: bool) {
+/// The longest stop of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Shorter than a lease.
+    Short,
+    /// Of one worker, for longer than its lease.
+    Long,
+    /// That too, and while the tag of an image is on its way to the destination, where it arrives after the stop.
+    Ambush,
+}
+
+/// Starts and hits of every worker.
+pub fn on_workers(plan: &mut Plan, random: &mut Random, span: u64, stop: Stop) {
+    if stop == Stop::Ambush {
+        return ambush(plan, random);
+    }
+    let long = stop == Stop::Long;
     for slot in 0..plan.slots.len() {
         let start = random.of(0..=150);
         plan.step(start, Action::Start { slot });
@@ -19,7 +35,7 @@ pub fn on_workers(plan: &mut Plan, random: &mut Random, span: u64, long: bool) {
         }
         let mut at = start;
         loop {
-            at += random.of(150..=900);
+            at += random.of(100..=700);
             if at > span {
                 break;
             }
@@ -76,4 +92,21 @@ fn long_stop(plan: &mut Plan, random: &mut Random, span: u64, slot: usize) {
     plan.step(up, Action::Worker { slot, hit: Hit::Continue });
     // The others go on undisturbed for a moment, so that the late one meets them.
     plan.step(up + random.of(100..=500), Action::Sweep { host: plan.slots[slot].host });
+}
+
+/// All workers live; one of them is stopped with a tag on its way. Others take its job and its target, and then the tag lands.
+fn ambush(plan: &mut Plan, random: &mut Random) {
+    let gate = "ambush".to_owned();
+    let path = format!("/v2/{}/manifests/{}", AMBUSH.0, AMBUSH.1);
+    let matcher = Matcher::new("PUT", &path).after(random.count(0..=1));
+    plan.faults.insert(0, (Side::Destination, matcher, Fault::HoldUntil(gate.clone())));
+    for slot in 0..plan.slots.len() {
+        plan.step(random.of(0..=150), Action::Start { slot });
+    }
+    let mut at = 300;
+    while at < 2_500 {
+        plan.step(at, Action::Ambush { gate: gate.clone() });
+        at += 50;
+    }
+    plan.step(at + random.of(LONG_STOP_MS), Action::Spring { gate });
 }

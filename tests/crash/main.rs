@@ -27,6 +27,7 @@ mod round;
 mod scene;
 mod sql;
 #[path = "../it/support/mod.rs"]
+#[expect(unused_imports, reason = "the rig offers more than this program uses")]
 mod support;
 mod trouble;
 
@@ -35,17 +36,19 @@ use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K]
+const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep]
   --seed S      begin with this seed; default: a new one each time
   --rounds N    so many rounds, each with the next seed; default 1
   --seeds A..B  the seeds from A to B, both included
-  --at-once K   so many rounds beside each other; default 1";
+  --at-once K   so many rounds beside each other; default 1
+  --keep        keep plan, diary, logs and database of rounds that pass too";
 
 /// What was typed.
 struct Wanted {
     kind: Kind,
     seeds: VecDeque<u64>,
     at_once: usize,
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -62,8 +65,10 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..wanted.at_once {
             scope.spawn(|| {
-                while let Some(seed) = seeds.lock().expect("nobody panics here").pop_front() {
-                    let verdict = round::run(seed, wanted.kind);
+                // A guard in the head of a `while let` would be held for its whole body.
+                let next = || seeds.lock().expect("nobody panics here").pop_front();
+                while let Some(seed) = next() {
+                    let verdict = round::run(seed, wanted.kind, wanted.keep);
                     println!("{}{}", verdict.line, if verdict.trouble.is_some() { "; FAILED" } else { "" });
                     if let Some(trouble) = verdict.trouble {
                         println!("{trouble}\n");
@@ -83,7 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let (mut first, mut rounds, mut at_once, mut kind) = (None, 1, 1, Kind::Sqlite);
+    let (mut first, mut rounds, mut at_once, mut kind, mut keep) = (None, 1, 1, Kind::Sqlite, false);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} takes a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
@@ -91,6 +96,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
             "--seed" => first = Some(number(value()?)?),
             "--rounds" => rounds = number(value()?)?,
             "--at-once" => at_once = number(value()?)?.max(1),
+            "--keep" => keep = true,
             "--seeds" => {
                 let text = value()?;
                 let (from, to) = text.split_once("..").ok_or("--seeds takes A..B")?;
@@ -112,5 +118,5 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
     }
     let first = first.unwrap_or_else(|| u64::try_from(support::unix_millis()).unwrap_or(0) % 1_000_000_000);
     let at_once = usize::try_from(at_once).unwrap_or(1);
-    Ok(Wanted { kind, seeds: (first..first + rounds).collect(), at_once })
+    Ok(Wanted { kind, seeds: (first..first + rounds).collect(), at_once, keep })
 }

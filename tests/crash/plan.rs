@@ -2,7 +2,7 @@
 //!
 //! Moments are milliseconds after the start. What the machine makes of them differs from run to run; the plan does not.
 
-use super::hits;
+use super::hits::{self, Stop};
 use super::random::Random;
 use super::support::fake::{Fault, Matcher};
 use super::trouble;
@@ -100,6 +100,10 @@ pub enum Action {
     Sweep { host: usize },
     /// Lets requests go on that wait at this gate of the destination.
     Release { gate: String },
+    /// Stops the worker whose tag waits at this gate, if one does by now.
+    Ambush { gate: String },
+    /// Lets that tag be written, and its worker go on.
+    Spring { gate: String },
 }
 
 #[derive(Debug, Clone)]
@@ -142,23 +146,29 @@ pub struct Plan {
 pub const POOL: usize = 12;
 /// The queues that are used.
 pub const QUEUES: [&str; 3] = ["default", "slow", "fast"];
-/// The queue that has a limit.
-pub const LIMITED: &str = "slow";
 /// Attempts of a job that the CLI enqueues without saying how many.
 pub const MAX_ATTEMPTS: u64 = 6;
 /// A repository where nobody may write.
 pub const DENIED: &str = "denied/app";
 /// A time that does not come within the round.
 pub const TOMORROW_MS: u64 = 24 * 3600 * 1000;
+/// Where a worker is waited for that writes a tag.
+pub const AMBUSH: (&str, &str) = ("hot/app0", "latest");
 /// How many rounds of a hundred have a stop that is longer than a lease.
-const LONG_PERCENT: u64 = 25;
+const LONG_PERCENT: u64 = 15;
+/// How many have one at the worst moment: while the tag is on its way.
+const AMBUSH_PERCENT: u64 = 5;
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let long = random.percent(LONG_PERCENT);
+        let stop = match random.of(1..=100) {
+            1..=AMBUSH_PERCENT => Stop::Ambush,
+            number if number <= AMBUSH_PERCENT + LONG_PERCENT => Stop::Long,
+            _ => Stop::Short,
+        };
         // Asking and hitting goes on for so long.
-        let span = random.of(900..=1900);
+        let span = random.of(1200..=2400);
         let hosts = if random.percent(30) { 2 } else { 1 };
         let slots: Vec<Slot> = (0..random.count(2..=4))
             .map(|slot| Slot { host: slot % hosts, concurrency: random.of(1..=6) })
@@ -179,7 +189,7 @@ impl Plan {
         plan.share_out(&mut random);
         plan.ask(&mut random, span);
         plan.steer(&mut random, span);
-        hits::on_workers(&mut plan, &mut random, span, long);
+        hits::on_workers(&mut plan, &mut random, span, stop);
         for gate in trouble::gates(&plan.faults) {
             plan.step(random.of(100..=span + 200), Action::Release { gate });
         }
@@ -207,7 +217,7 @@ impl Plan {
         for _ in 0..random.count(3..=6) {
             self.request(random, Source::Moving, registry("moving/app".to_owned(), "latest"));
         }
-        for cold in 0..random.count(10..=22) {
+        for cold in 0..random.count(12..=28) {
             let image = random.count(0..=POOL - 1);
             self.request(random, Source::Pool(image), registry(format!("cold/app{}", cold % 5), &format!("t{cold}")));
         }

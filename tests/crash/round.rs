@@ -23,23 +23,28 @@ pub struct Verdict {
 /// Most events and requests that are shown for one finding.
 const SHOWN: usize = 60;
 
-pub fn run(seed: u64, kind: Kind) -> Verdict {
+/// Plays the round of this seed. With `keep`, what it left is kept even when all is well.
+pub fn run(seed: u64, kind: Kind, keep: bool) -> Verdict {
     let plan = Plan::new(seed);
     let start = Instant::now();
     let scene = Scene::new(&plan, kind);
     let worked = catch_unwind(AssertUnwindSafe(|| {
         let book = Driver::new(&plan, &scene).run();
         let (line, trouble) = judge(&plan, &scene, &book);
-        (line, trouble.map(|text| format!("{text}\ndiary\n  {}", book.diary.join("\n  "))))
+        (line, trouble, format!("diary\n  {}\n", book.diary.join("\n  ")))
     }));
-    let (line, trouble) = worked.unwrap_or_else(|panic| {
+    let (line, trouble, diary) = worked.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
-        ("gave up".to_owned(), Some(format!("the round could not be carried out: {text}")))
+        ("gave up".to_owned(), Some(format!("the round could not be carried out: {text}")), String::new())
     });
     let line = format!("seed {seed}: {line}; {:.1} s", start.elapsed().as_secs_f64());
+    if keep && trouble.is_none() {
+        store(&plan, &scene, &diary);
+    }
     let trouble = trouble.map(|text| {
-        let kept = keep(seed, &plan, &scene, &text);
+        let text = format!("{text}\n{diary}");
+        let kept = store(&plan, &scene, &text);
         format!("{text}\nkept in {}\nagain: scripts/crash --seed {seed}", kept.display())
     });
     Verdict { line, trouble }
@@ -91,12 +96,12 @@ fn explain(evidence: &Evidence<'_>, findings: &Findings) -> String {
 }
 
 /// Copies what the round left to a place that stays.
-fn keep(seed: u64, plan: &Plan, scene: &Scene, text: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash/seed-{seed}"));
+fn store(plan: &Plan, scene: &Scene, text: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash/seed-{}", plan.seed));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder to keep things in");
     std::fs::write(folder.join("plan.txt"), format!("{plan:#?}")).expect("write the plan");
-    std::fs::write(folder.join("faults.txt"), text).expect("write the report");
+    std::fs::write(folder.join("report.txt"), text).expect("write the report");
     let database = scene.binary.database().file();
     let database = database.parent().expect("a folder").to_owned();
     for (name, from) in [("program", scene.folder()), ("shell", scene.shell.folder()), ("database", database)] {

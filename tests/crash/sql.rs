@@ -84,6 +84,16 @@ impl Shell {
         serde_json::from_str(text).map_err(|error| format!("{error} in {text}"))
     }
 
+    /// Whether somebody could write just now: not while another process stands still in the middle of a transaction.
+    pub fn is_writable(&self) -> bool {
+        match self.kind {
+            Kind::Sqlite => {
+                let lock = ["-batch", "-bail", "-cmd", ".timeout 60", &self.database, "BEGIN IMMEDIATE; ROLLBACK"];
+                self.program.run(&lock).code() == Some(0)
+            }
+        }
+    }
+
     /// What the database says about the soundness of its own files; `ok` when all is well.
     pub fn integrity(&self) -> String {
         match self.kind {

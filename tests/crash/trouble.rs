@@ -16,7 +16,7 @@ pub fn faults(random: &mut Random) -> Vec<(Side, Matcher, Fault)> {
         faults.push(one(random, number));
     }
     // Last, because it fits everything: bodies that take their time.
-    let slow = Fault::SlowBody { chunk: 32 * 1024, delay: Duration::from_millis(random.of(5..=30)) };
+    let slow = Fault::SlowBody { chunk: 32 * 1024, delay: Duration::from_millis(random.of(5..=60)) };
     faults.push((Side::Source, Matcher::new("GET", "/blobs/").times(random.count(20..=80)), slow));
     faults
 }

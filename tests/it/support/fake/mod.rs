@@ -367,6 +367,11 @@ impl Fake {
         super::eventually(&format!("the gate {name:?}"), || (*gate.reached.borrow() > 0).then_some(()));
     }
 
+    /// Whether a request has come to the gate of this name.
+    pub fn has_reached(&self, name: &str) -> bool {
+        *self.shared.gate(name).reached.borrow() > 0
+    }
+
     /// Lets all who wait at this gate go on, and all who come later.
     pub fn release(&self, name: &str) {
         self.shared.gate(name).released.send_replace(true);

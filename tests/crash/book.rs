@@ -9,15 +9,11 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     /// `work`, until a signal.
-    Work {
-        host: usize,
-    },
+    Work { host: usize },
     /// `work --drain`
     Drain,
     /// Asks for this group.
-    Ask {
-        group: usize,
-    },
+    Ask { group: usize },
     /// Anything else that must succeed.
     Steer,
 }

@@ -125,12 +125,7 @@ impl<'a> Driver<'a> {
             }
             Action::Release { gate } => self.scene.destination.release(gate),
             Action::Ambush { gate } => self.ambush(gate),
-            Action::Spring { gate } => {
-                self.scene.destination.release(gate);
-                for worker in self.workers.iter_mut().flatten() {
-                    worker.hit(Hit::Continue);
-                }
-            }
+            Action::Leave => self.workers.iter_mut().flatten().for_each(|worker| worker.hit(Hit::Continue)),
         }
     }
 
@@ -298,9 +293,7 @@ impl<'a> Driver<'a> {
         column("run_at", request.delay_ms.map(|delay| format!("{} + {delay}", self.scene.shell.now_ms())));
         column("max_attempts", request.max_attempts.map(|attempts| attempts.to_string()));
         column("idempotency_key", request.key.as_ref().map(|key| format!("'{key}'")));
-        format!(
-            "INSERT INTO jobs ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING RETURNING 'id {number} ' || id;"
-        )
+        format!("INSERT INTO jobs ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING RETURNING 'id {number} ' || id;")
     }
 
     /// Takes in who has ended.

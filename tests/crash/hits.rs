@@ -108,5 +108,7 @@ fn ambush(plan: &mut Plan, random: &mut Random) {
         plan.step(at, Action::Ambush { gate: gate.clone() });
         at += 50;
     }
-    plan.step(at + random.of(LONG_STOP_MS), Action::Spring { gate });
+    let up = at + random.of(LONG_STOP_MS);
+    plan.step(up, Action::Release { gate });
+    plan.step(up + random.of(20..=300), Action::Leave);
 }

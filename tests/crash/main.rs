@@ -33,21 +33,30 @@ mod trouble;
 
 use sql::Kind;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep]
+const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--program FILE]
   --seed S      begin with this seed; default: a new one each time
   --rounds N    so many rounds, each with the next seed; default 1
   --seeds A..B  the seeds from A to B, both included
   --at-once K   so many rounds beside each other; default 1
-  --keep        keep plan, diary, logs and database of rounds that pass too";
+  --keep        keep plan, diary, logs and database of rounds that pass too
+  --program F   another build of the program";
 
 /// What was typed.
 struct Wanted {
-    kind: Kind,
     seeds: VecDeque<u64>,
     at_once: usize,
+    rules: Rules,
+}
+
+/// What holds for all rounds.
+struct Rules {
+    kind: Kind,
+    program: PathBuf,
+    /// Keeps what rounds leave that pass.
     keep: bool,
 }
 
@@ -60,7 +69,7 @@ fn main() -> ExitCode {
         }
     };
     let (first, rounds) = (wanted.seeds[0], wanted.seeds.len());
-    println!("{rounds} rounds on {:?} from seed {first} on", wanted.kind);
+    println!("{rounds} rounds on {:?} from seed {first} on", wanted.rules.kind);
     let (seeds, failed) = (Mutex::new(wanted.seeds), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..wanted.at_once {
@@ -68,7 +77,7 @@ fn main() -> ExitCode {
                 // A guard in the head of a `while let` would be held for its whole body.
                 let next = || seeds.lock().expect("nobody panics here").pop_front();
                 while let Some(seed) = next() {
-                    let verdict = round::run(seed, wanted.kind, wanted.keep);
+                    let verdict = round::run(seed, &wanted.rules);
                     println!("{}{}", verdict.line, if verdict.trouble.is_some() { "; FAILED" } else { "" });
                     if let Some(trouble) = verdict.trouble {
                         println!("{trouble}\n");
@@ -88,7 +97,8 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let (mut first, mut rounds, mut at_once, mut kind, mut keep) = (None, 1, 1, Kind::Sqlite, false);
+    let (mut first, mut rounds, mut at_once) = (None, 1, 1);
+    let mut rules = Rules { kind: Kind::Sqlite, program: env!("CARGO_BIN_EXE_freightliner").into(), keep: false };
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} takes a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
@@ -96,7 +106,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
             "--seed" => first = Some(number(value()?)?),
             "--rounds" => rounds = number(value()?)?,
             "--at-once" => at_once = number(value()?)?.max(1),
-            "--keep" => keep = true,
+            "--keep" => rules.keep = true,
+            "--program" => rules.program = value()?.into(),
             "--seeds" => {
                 let text = value()?;
                 let (from, to) = text.split_once("..").ok_or("--seeds takes A..B")?;
@@ -105,7 +116,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
                 rounds = (to + 1).checked_sub(from).ok_or("--seeds takes A..B with A not above B")?;
             }
             "--database" => {
-                kind = match value()?.as_str() {
+                rules.kind = match value()?.as_str() {
                     "sqlite" => Kind::Sqlite,
                     other => return Err(format!("--database {other}: use sqlite")),
                 }
@@ -118,5 +129,5 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
     }
     let first = first.unwrap_or_else(|| u64::try_from(support::unix_millis()).unwrap_or(0) % 1_000_000_000);
     let at_once = usize::try_from(at_once).unwrap_or(1);
-    Ok(Wanted { kind, seeds: (first..first + rounds).collect(), at_once, keep })
+    Ok(Wanted { seeds: (first..first + rounds).collect(), at_once, rules })
 }

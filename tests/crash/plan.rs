@@ -79,31 +79,62 @@ pub enum By {
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Starts a worker in this place, unless one runs there.
-    Start { slot: usize },
+    Start {
+        slot: usize,
+    },
     /// Hits the worker in this place.
-    Worker { slot: usize, hit: Hit },
+    Worker {
+        slot: usize,
+        hit: Hit,
+    },
     /// Asks for a group of copies.
-    Ask { group: usize },
+    Ask {
+        group: usize,
+    },
     /// Hits the process that asks for this group.
-    Asker { group: usize, hit: Hit },
+    Asker {
+        group: usize,
+        hit: Hit,
+    },
     /// Steers the so-manieth job that was acknowledged (modulo their number).
-    Cancel { nth: usize, by: By },
-    Retry { nth: usize, by: By },
-    Prioritise { nth: usize, priority: i64 },
+    Cancel {
+        nth: usize,
+        by: By,
+    },
+    Retry {
+        nth: usize,
+        by: By,
+    },
+    Prioritise {
+        nth: usize,
+        priority: i64,
+    },
     /// `jobs retry --state failed`
     RetryFailed,
     /// The moving tag names this image of the pool from now on.
-    Move { image: usize },
-    Pause { queue: &'static str },
-    Resume { queue: &'static str },
+    Move {
+        image: usize,
+    },
+    Pause {
+        queue: &'static str,
+    },
+    Resume {
+        queue: &'static str,
+    },
     /// `sweep`
-    Sweep { host: usize },
+    Sweep {
+        host: usize,
+    },
     /// Lets requests go on that wait at this gate of the destination.
-    Release { gate: String },
+    Release {
+        gate: String,
+    },
     /// Stops the worker whose tag waits at this gate, if one does by now.
-    Ambush { gate: String },
-    /// Lets that tag be written, and its worker go on.
-    Spring { gate: String },
+    Ambush {
+        gate: String,
+    },
+    /// Has whoever is stopped in an ambush go on.
+    Leave,
 }
 
 #[derive(Debug, Clone)]
@@ -170,9 +201,8 @@ impl Plan {
         // Asking and hitting goes on for so long.
         let span = random.of(1200..=2400);
         let hosts = if random.percent(30) { 2 } else { 1 };
-        let slots: Vec<Slot> = (0..random.count(2..=4))
-            .map(|slot| Slot { host: slot % hosts, concurrency: random.of(1..=6) })
-            .collect();
+        let slots: Vec<Slot> =
+            (0..random.count(2..=4)).map(|slot| Slot { host: slot % hosts, concurrency: random.of(1..=6) }).collect();
         let mut plan = Self {
             seed,
             hosts,
@@ -189,10 +219,10 @@ impl Plan {
         plan.share_out(&mut random);
         plan.ask(&mut random, span);
         plan.steer(&mut random, span);
-        hits::on_workers(&mut plan, &mut random, span, stop);
         for gate in trouble::gates(&plan.faults) {
             plan.step(random.of(100..=span + 200), Action::Release { gate });
         }
+        hits::on_workers(&mut plan, &mut random, span, stop);
         // Stable: what was planned first for a moment is done first.
         plan.steps.sort_by_key(|step| step.at_ms);
         plan

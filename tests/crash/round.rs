@@ -1,12 +1,12 @@
 //! One round, from its plan to its verdict.
 
+use super::Rules;
 use super::book::Book;
 use super::check::{self, Findings};
 use super::driver::Driver;
 use super::evidence::Evidence;
 use super::plan::{Hit, Plan};
 use super::scene::Scene;
-use super::sql::Kind;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ pub struct Verdict {
 /// Most events and requests that are shown for one finding.
 const SHOWN: usize = 60;
 
-/// Plays the round of this seed. With `keep`, what it left is kept even when all is well.
-pub fn run(seed: u64, kind: Kind, keep: bool) -> Verdict {
+/// Plays the round of this seed.
+pub fn run(seed: u64, rules: &Rules) -> Verdict {
     let plan = Plan::new(seed);
     let start = Instant::now();
-    let scene = Scene::new(&plan, kind);
+    let scene = Scene::new(&plan, rules);
     let worked = catch_unwind(AssertUnwindSafe(|| {
         let book = Driver::new(&plan, &scene).run();
         let (line, trouble) = judge(&plan, &scene, &book);
@@ -39,7 +39,7 @@ pub fn run(seed: u64, kind: Kind, keep: bool) -> Verdict {
         ("gave up".to_owned(), Some(format!("the round could not be carried out: {text}")), String::new())
     });
     let line = format!("seed {seed}: {line}; {:.1} s", start.elapsed().as_secs_f64());
-    if keep && trouble.is_none() {
+    if rules.keep && trouble.is_none() {
         store(&plan, &scene, &diary);
     }
     let trouble = trouble.map(|text| {
@@ -87,7 +87,9 @@ fn explain(evidence: &Evidence<'_>, findings: &Findings) -> String {
                     .expect("a string grows");
             }
         }
-        for request in evidence.scene.destination.requests().iter().filter(|one| one.path.contains(repository)).take(SHOWN) {
+        for request in
+            evidence.scene.destination.requests().iter().filter(|one| one.path.contains(repository)).take(SHOWN)
+        {
             writeln!(text, "  {} {} {:?} {} bytes", request.method, request.path, request.status, request.body_bytes)
                 .expect("a string grows");
         }

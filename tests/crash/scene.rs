@@ -1,5 +1,6 @@
 //! The stage of one round: a fresh database, state folders, two registries, and a pool of images that share layers.
 
+use super::Rules;
 use super::plan::{MAX_ATTEMPTS, POOL, Plan, Request, Side, Source, Target};
 use super::sql::{Kind, Shell};
 use super::support::binary::Binary;
@@ -29,8 +30,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new(plan: &Plan, kind: Kind) -> Self {
-        let mut binary = Binary::new();
+    pub fn new(plan: &Plan, rules: &Rules) -> Self {
+        let mut binary = Binary::of(&rules.program);
         for (name, value) in SHORT {
             binary = binary.env(name, value);
         }
@@ -39,11 +40,11 @@ impl Scene {
             .env("FREIGHTLINER_RETRY_MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
             .env("FREIGHTLINER_RETRY_POISON_LIMIT", plan.poison_limit.to_string())
             .env("FREIGHTLINER_REGISTRY_TRIES", plan.registry_tries.to_string());
-        let database = match kind {
+        let database = match rules.kind {
             Kind::Sqlite => binary.database().file().display().to_string(),
         };
         let scene =
-            Self { shell: Shell::new(kind, database), binary, source: Fake::start(), destination: Fake::start() };
+            Self { shell: Shell::new(rules.kind, database), binary, source: Fake::start(), destination: Fake::start() };
         for (number, image) in pool().iter().enumerate() {
             scene.source.put_image("pool/app", &pool_tag(number), image);
         }

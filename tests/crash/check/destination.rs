@@ -83,7 +83,12 @@ fn entries(folder: &Path, findings: &mut Findings) -> Vec<(String, String)> {
     };
     let name = |entry: &Value| entry["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned);
     let digest = |entry: &Value| entry["digest"].as_str().unwrap_or_default().to_owned();
-    index["manifests"].as_array().into_iter().flatten().filter_map(|entry| Some((name(entry)?, digest(entry)))).collect()
+    index["manifests"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some((name(entry)?, digest(entry))))
+        .collect()
 }
 
 /// The manifest and everything it names is there, with the right digest.
@@ -131,45 +136,51 @@ fn current(evidence: &Evidence<'_>, target: &str, jobs: &[&Job], tag: Option<&St
         let end = attempt.end.map_or(i64::MAX, |end| end.at);
         evidence.digests(job, attempt.claim.at - SLACK_MS, end + SLACK_MS).contains(tag)
     };
-    let attempts: Vec<_> = jobs.iter().flat_map(|job| evidence.attempts_of(job.id).into_iter().map(move |a| (*job, a))).collect();
+    let attempts: Vec<_> =
+        jobs.iter().flat_map(|job| evidence.attempts_of(job.id).into_iter().map(move |a| (*job, a))).collect();
     let wrote: Vec<_> = attempts.iter().filter(|(job, attempt)| could_write(attempt, job)).collect();
     // Published, and then its worker died, or was told to stop: what follows it wrote nothing.
-    if wrote.iter().any(|(_, attempt)| attempt.end.is_none_or(|end| end.seq > completed_seq)) {
-        return;
+    let set_ms = set_ms(evidence, target);
+    let ended_after = |attempt: &Attempt<'_>| {
+        attempt.end.is_none_or(|end| {
+            let superseded = end.detail("/failure_class") == "superseded";
+            end.seq > completed_seq && !superseded && set_ms.is_none_or(|set| set <= end.at + SLACK_MS)
+        })
+    };
+    if !wrote.iter().any(|(_, attempt)| ended_after(attempt)) {
+        late(evidence, target, &wrote, set_ms.unwrap_or(0), findings);
     }
-    late(evidence, target, &wrote, completed_seq, findings);
 }
 
-/// The tag was set by an attempt whose lease had ended. That is recorded as an event; a worker that died over it cannot say so.
-fn late(
-    evidence: &Evidence<'_>,
-    target: &str,
-    wrote: &[&(&Job, Attempt<'_>)],
-    completed_seq: i64,
-    findings: &mut Findings,
-) {
-    let history = evidence.scene.destination.tag_history();
-    let set = history.iter().filter(|set| evidence.scene.destination.reference(&set.repository, &set.tag) == target).last();
-    let set_ms = set.map_or(0, |set| set.at_ms);
+/// When the tag was set last; None for a layout, which does not tell.
+fn set_ms(evidence: &Evidence<'_>, target: &str) -> Option<i64> {
+    let destination = &evidence.scene.destination;
+    let history = destination.tag_history();
+    let of_target = history.iter().filter(|set| destination.reference(&set.repository, &set.tag) == target);
+    of_target.last().map(|set| set.at_ms)
+}
+
+/// The tag was set by an attempt whose lease had ended. An event records that; a worker that died over it cannot say so.
+fn late(evidence: &Evidence<'_>, target: &str, wrote: &[&(&Job, Attempt<'_>)], set_ms: i64, findings: &mut Findings) {
     let ids: Vec<i64> = wrote.iter().map(|(job, _)| job.id).collect();
-    let recorded = |id: &i64| {
-        evidence.events_of(*id).any(|event| event.reason.as_ref().is_some_and(|reason| reason.contains("late")))
+    let recorded = |job: &Job| {
+        let says = |reason: &String| reason.contains("late");
+        evidence.events_of(job.id).any(|event| event.reason.as_ref().is_some_and(says))
     };
     let died = |attempt: &Attempt<'_>| {
         let worker = attempt.claim.worker.as_ref();
         worker.and_then(|worker| evidence.killed_ms.get(worker)).is_some_and(|killed| *killed <= set_ms + SLACK_MS)
     };
     let expired = |attempt: &Attempt<'_>| attempt.end.is_some_and(|end| end.is_expiry() && end.at <= set_ms + SLACK_MS);
-    if wrote.iter().any(|(job, attempt)| expired(attempt) && (recorded(&job.id) || died(attempt))) {
-        findings.late += 1;
-    } else if wrote.iter().any(|(_, attempt)| expired(attempt)) {
-        if !LATE_TAGS_ARE_RECORDED {
-            findings.late += 1;
-            return;
-        }
-        findings.add(&ids, format!("{target} was set late, at {set_ms}, by a worker that lives, and no event records it"));
-    } else {
-        let text = format!("{target} is not what the newest completed job (event {completed_seq}) reported; set at {set_ms}");
+    let mut late = wrote.iter().filter(|(_, attempt)| expired(attempt)).peekable();
+    if late.peek().is_none() {
+        let text = format!("{target} is not what the newest completed job reported; it was set at {set_ms}");
         findings.add(&ids, text);
+    } else if late.any(|(job, attempt)| recorded(job) || died(attempt)) {
+        findings.late += 1;
+    } else if LATE_TAGS_ARE_RECORDED {
+        findings.add(&ids, format!("{target} was set late, at {set_ms}, by a worker that lives; no event records it"));
+    } else {
+        findings.late += 1;
     }
 }

@@ -36,7 +36,10 @@ fn limits(evidence: &Evidence<'_>, findings: &mut Findings) {
             }
             running += i64::from(event.is_claim()) - i64::from(event.is_end());
             if running > limit.max_running {
-                let text = format!("event {}: {running} jobs of queue {} run, {} may", event.seq, limit.name, limit.max_running);
+                let text = format!(
+                    "event {}: {running} jobs of queue {} run, {} may",
+                    event.seq, limit.name, limit.max_running
+                );
                 findings.add(&[event.job_id], text);
                 break;
             }

@@ -28,7 +28,9 @@ fn acknowledged(evidence: &Evidence<'_>, findings: &mut Findings) {
         };
         match evidence.jobs.get(&id) {
             None => findings.add(&[id], format!("was acknowledged and is not there: {request:?}")),
-            Some(job) if !evidence.requests_of(job).any(|(index, _)| index == said.request || request.key.is_some()) => {
+            Some(job)
+                if !evidence.requests_of(job).any(|(index, _)| index == said.request || request.key.is_some()) =>
+            {
                 let same = evidence.scene.source_of(request) == job.source
                     && evidence.scene.target_of(request) == job.destination;
                 if !same {
@@ -148,7 +150,8 @@ fn completed(evidence: &Evidence<'_>, job: &Job, last: &Event) -> Option<String>
     if reported.as_ref().is_none_or(|digest| !digests.contains(digest)) {
         return Some(format!("reported {reported:?}, its source named {digests:?} while it ran"));
     }
-    let row: serde_json::Value = job.report.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let row: serde_json::Value =
+        job.report.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     (row["digest"].as_str() != reported.as_deref()).then(|| "its row and its event report different digests".to_owned())
 }
 

@@ -298,6 +298,13 @@ impl Sweeper {
             if matches!(proof, Ok(Proof::Alive) | Err(_)) {
                 continue;
             }
+            // Its row may be younger than our look at the rows. Now that we hold its lock none can come any more: the next
+            // sweep buries it, by this very file.
+            if matches!(proof, Ok(Proof::Dead(_)))
+                && self.store.workers().await?.iter().any(|known| known.id == *worker)
+            {
+                continue;
+            }
             self.remove_files_of(worker, swept).await?;
             if !self.dry_run && matches!(proof, Ok(Proof::Dead(_))) {
                 remove::file(&lock_path, "its worker is not known any more");
@@ -337,5 +344,33 @@ impl Sweeper {
             self.store.temp_forget(gone).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::DatabaseUrl;
+    use crate::worker::presence::Presence;
+
+    #[tokio::test]
+    async fn a_worker_that_came_and_died_during_a_sweep_is_buried_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::System;
+        let url = DatabaseUrl::Sqlite(folder.path().join("freightliner.db"));
+        let store = Store::open(&url, clock.clone()).await.unwrap();
+        let state = folder.path().join("state");
+        let settings = Settings { interval: Duration::ZERO, margin: Duration::ZERO, poison_limit: 10 };
+        let mut sweeper = Sweeper::new(store.clone(), Place::here(&state).unwrap(), clock.clone(), settings, None);
+        // The rows were read before it came; it died before the locks were looked at.
+        let seen_by_the_sweep = store.workers().await.unwrap();
+        let presence = Presence::start(&store, &state, Duration::from_secs(30), &clock).await.unwrap();
+        let lock = sweeper.place.lock_file(&presence.id.to_string());
+        drop(presence);
+        sweeper.remove_orphans(Vec::new(), &seen_by_the_sweep, None, &mut Swept::default()).await.unwrap();
+        assert!(lock.exists(), "the lock is the proof of its death");
+        let swept = sweeper.tick().await.unwrap();
+        assert_eq!((swept.workers_removed, lock.exists()), (1, false));
+        assert!(store.workers().await.unwrap().is_empty());
     }
 }

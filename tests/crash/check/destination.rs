@@ -121,7 +121,7 @@ fn whole(place: &Place<'_>, digest: &str, name: &str, findings: &mut Findings) {
 /// The tag is what the newest completed job for the target reported, or what an attempt wrote that came to no good end.
 fn current(evidence: &Evidence<'_>, target: &str, jobs: &[&Job], tag: Option<&String>, findings: &mut Findings) {
     let ids: Vec<i64> = jobs.iter().map(|job| job.id).collect();
-    let completed = evidence.events.iter().filter(|event| event.is_completion() && ids.contains(&event.job_id)).last();
+    let completed = evidence.events.iter().rfind(|event| event.is_completion() && ids.contains(&event.job_id));
     let Some(tag) = tag else {
         if completed.is_some() {
             findings.add(&ids, format!("{target} is not there, although it was completed"));
@@ -156,8 +156,8 @@ fn current(evidence: &Evidence<'_>, target: &str, jobs: &[&Job], tag: Option<&St
 fn set_ms(evidence: &Evidence<'_>, target: &str) -> Option<i64> {
     let destination = &evidence.scene.destination;
     let history = destination.tag_history();
-    let of_target = history.iter().filter(|set| destination.reference(&set.repository, &set.tag) == target);
-    of_target.last().map(|set| set.at_ms)
+    let of_target = history.iter().rfind(|set| destination.reference(&set.repository, &set.tag) == target);
+    of_target.map(|set| set.at_ms)
 }
 
 /// The tag was set by an attempt whose lease had ended. An event records that; a worker that died over it cannot say so.

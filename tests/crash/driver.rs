@@ -350,10 +350,18 @@ impl<'a> Driver<'a> {
         }
         self.scene.source.heal();
         self.scene.destination.heal();
+        // A replicate ends when its job does: it may need a queue that goes on, and workers. So those leave last.
+        let groups = &self.plan.groups;
+        let replicates = |deed: Deed| matches!(deed, Deed::Ask { group } if groups[group].way == Way::Replicate);
+        let (patient, quick): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.others).into_iter().partition(|process| replicates(process.deed));
+        for process in quick {
+            self.ended(process);
+        }
+        // After whoever may have paused one has ended.
         let names = QUEUES.map(|queue| format!("'{queue}'")).join(", ");
         self.sql(&format!("UPDATE queues SET paused_at = NULL WHERE name IN ({names})"));
-        // A replicate may need a worker for a job that another one has; so workers leave last.
-        for process in std::mem::take(&mut self.others) {
+        for process in std::mem::take(&mut self.others).into_iter().chain(patient) {
             self.ended(process);
         }
         for worker in self.workers.iter_mut().flatten() {

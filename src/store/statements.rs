@@ -109,13 +109,13 @@ statements! {
     /// window of each read the index of pending jobs from its start, so that rows behind them cost nothing. ?1 worker,
     /// ?2 lease until, ?3 now, ?4 queue or NULL for all, ?5 room, ?6 rows looked at a queue.
     CLAIM = concat!("WITH RECURSIVE waiting (queue) AS ( \
-            SELECT MIN(queue) FROM jobs INDEXED BY jobs_claim WHERE state = 'pending' AND queue >= COALESCE(?4, '') \
+            SELECT MIN(queue) FROM jobs WHERE state = 'pending' AND queue >= COALESCE(?4, '') \
             UNION ALL \
-            SELECT (SELECT MIN(queue) FROM jobs INDEXED BY jobs_claim WHERE state = 'pending' AND queue > waiting.queue) \
+            SELECT (SELECT MIN(queue) FROM jobs WHERE state = 'pending' AND queue > waiting.queue) \
             FROM waiting WHERE waiting.queue IS NOT NULL AND ?4 IS NULL), \
         candidates AS ( \
             SELECT j.id, j.priority, j.dest_key FROM waiting JOIN jobs AS j ON j.id IN ( \
-                SELECT p.id FROM jobs AS p INDEXED BY jobs_claim \
+                SELECT p.id FROM jobs AS p \
                 WHERE p.state = 'pending' AND p.queue = waiting.queue ORDER BY p.priority, p.id LIMIT ?6) \
             WHERE waiting.queue IS NOT NULL AND (?4 IS NULL OR waiting.queue = ?4) AND j.dest_key IS NOT NULL \
                 AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = waiting.queue AND q.paused_at IS NOT NULL) \
@@ -220,9 +220,11 @@ statements! {
     PAUSED = "SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1 AND paused_at IS NOT NULL) AS paused";
 
     /// A worker starts. ?1 id, ?2 host, ?3 pid, ?4 machine, ?5 boot, ?6 state folder, ?7 device, ?8 inode, ?9 version,
-    /// ?10 lease ttl ms, ?11 now.
+    /// ?10 lease ttl ms, ?11 now, ?12 queue,
+    /// ?13 concurrency.
     WORKER_START = "INSERT INTO workers (id, host, pid, machine_id, boot_id, state_dir, state_device, state_inode, version, \
-        lease_ttl_ms, started_at, seen_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)";
+        lease_ttl_ms, started_at, seen_at, queue, concurrency) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13)";
 
     /// A worker is alive. ?1 id, ?2 now.
     WORKER_SEEN = "UPDATE workers SET seen_at = ?2 WHERE id = ?1";
@@ -232,7 +234,7 @@ statements! {
 
     /// All workers.
     WORKERS = "SELECT id, host, pid, machine_id, boot_id, state_dir, state_device, state_inode, version, lease_ttl_ms, \
-        started_at, seen_at FROM workers ORDER BY started_at, id";
+        queue, concurrency, started_at, seen_at FROM workers ORDER BY started_at, id";
 
     /// All leases.
     LEASES = "SELECT id, lease_epoch, lease_beat, worker, lease_until FROM jobs WHERE state = 'running' ORDER BY id";

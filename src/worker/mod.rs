@@ -15,7 +15,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{ClaimRequest, Error, Fence, Store};
 use attempt::{Controls, Finish};
 use presence::Presence;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,10 @@ pub struct Settings {
     pub poison_limit: i64,
     /// How long running copies may go on after the first signal.
     pub shutdown_grace: Duration,
+    /// For these destination registries: at most so many running jobs, on all workers together.
+    pub registry_limits: Arc<BTreeMap<String, u32>>,
+    /// How long finished jobs are kept.
+    pub retention: Retention,
 }
 
 impl Default for Settings {
@@ -56,7 +60,27 @@ impl Default for Settings {
             retry: crate::job::retry::Policy::default(),
             poison_limit: 10,
             shutdown_grace: Duration::from_secs(25),
+            registry_limits: Arc::default(),
+            retention: Retention::default(),
         }
+    }
+}
+
+/// How long finished jobs are kept, with their history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Completed and cancelled ones.
+    pub finished: Duration,
+    /// Failed ones.
+    pub failed: Duration,
+    /// Idempotency keys of jobs that are not kept any more.
+    pub keys: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self { finished: DAY * 30, failed: DAY * 90, keys: DAY * 30 }
     }
 }
 
@@ -243,6 +267,7 @@ impl Worker {
                 queue: self.parts.settings.queue.clone(),
                 only,
                 lease_ttl: self.presence.lease_ttl(),
+                registry_limits: self.parts.settings.registry_limits.clone(),
             })
             .await?;
         let claimed = claims.len();

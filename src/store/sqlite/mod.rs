@@ -10,6 +10,7 @@ mod operate;
 mod queue;
 mod read;
 mod sql;
+mod steer;
 mod watch;
 mod workers;
 mod writer;

@@ -40,6 +40,8 @@ impl Sqlite {
                         .bind(worker.version)
                         .bind(worker.lease_ttl_ms)
                         .bind(worker.started_at.0)
+                        .bind(worker.queue)
+                        .bind(worker.concurrency)
                         .execute(connection)
                         .await?;
                     Ok(())

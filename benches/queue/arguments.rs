@@ -10,6 +10,8 @@ pub struct Arguments {
     pub quick: bool,
     /// Where to measure.
     pub databases: Vec<String>,
+    /// What whoever started this knows is not measured, and why.
+    pub left_out: Vec<String>,
     only: Vec<String>,
 }
 
@@ -19,7 +21,8 @@ impl Arguments {
     /// # Errors
     /// One line that says what is wrong.
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut arguments = Self { json: false, quick: false, databases: Vec::new(), only: Vec::new() };
+        let mut arguments =
+            Self { json: false, quick: false, databases: Vec::new(), left_out: Vec::new(), only: Vec::new() };
         let mut words = words.peekable();
         while let Some(word) = words.next() {
             let mut value = |what: &str| words.next().ok_or_else(|| format!("{word} takes {what}"));
@@ -27,6 +30,7 @@ impl Arguments {
                 "--json" => arguments.json = true,
                 "--quick" => arguments.quick = true,
                 "--database" => arguments.databases.push(value("a URL")?),
+                "--left-out" => arguments.left_out.push(value("a reason")?),
                 "--only" => arguments.only.extend(value("names")?.split(',').map(str::to_owned)),
                 // Cargo adds it.
                 "--bench" => {}

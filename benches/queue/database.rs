@@ -6,7 +6,7 @@ use freightliner::store::{DatabaseUrl, Store};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
@@ -100,6 +100,11 @@ impl Database {
         self.folder.join("freightliner.db")
     }
 
+    /// It is on a server.
+    pub const fn is_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Opens it as the program does.
     ///
     /// # Errors
@@ -120,6 +125,24 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Another program's shell with a connection of its own, and the pipe that it reads statements from. It answers nothing.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn shell(&self) -> Measured<(Child, ChildStdin)> {
+        let mut shell = if self.is_server() { psql_command(&self.url) } else { sqlite3_command(&self.file()) };
+        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let mut input = child.stdin.take().ok_or("a shell without a pipe")?;
+        if !self.is_server() {
+            // What the manual tells foreign writers.
+            input.write_all(SETTINGS.as_bytes())?;
+            input.write_all(b"PRAGMA wal_autocheckpoint=0;\n")?;
+        }
+        Ok((child, input))
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
         // The place goes as a whole at the end; here it is for room on the disk only.
@@ -130,25 +153,35 @@ impl Drop for Database {
     }
 }
 
-/// Runs statements with the sqlite3 shell, with the settings of the program.
+/// The settings of the program.
+const SETTINGS: &str = ".timeout 30000\nPRAGMA foreign_keys=ON;\nPRAGMA synchronous=FULL;\n";
+
+fn sqlite3_command(file: &Path) -> Command {
+    let mut shell = Command::new("sqlite3");
+    shell.args(["-batch", "-bail"]).arg(file);
+    shell
+}
+
+fn psql_command(url: &str) -> Command {
+    let mut shell = Command::new("psql");
+    shell.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"]);
+    shell
+}
+
+/// Runs statements with the sqlite3 shell, with the settings of the program; what it printed.
 ///
 /// # Errors
 /// What the shell said.
 pub fn sqlite3(file: &Path, statements: &str) -> Measured<String> {
-    let mut shell = Command::new("sqlite3");
-    shell.args(["-batch", "-bail"]).arg(file);
-    let settings = ".timeout 30000\nPRAGMA foreign_keys=ON;\nPRAGMA synchronous=FULL;\n";
-    feed(shell, &format!("{settings}{statements}"))
+    feed(sqlite3_command(file), &format!("{SETTINGS}{statements}"))
 }
 
-/// Runs statements with psql.
+/// Runs statements with psql; what it printed.
 ///
 /// # Errors
 /// What it said.
 pub fn psql(url: &str, statements: &str) -> Measured<String> {
-    let mut shell = Command::new("psql");
-    shell.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"]);
-    feed(shell, statements)
+    feed(psql_command(url), statements)
 }
 
 fn feed(mut shell: Command, input: &str) -> Measured<String> {

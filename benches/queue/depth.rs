@@ -95,6 +95,16 @@ impl Bench {
 pub async fn depth(bench: &mut Bench) -> Measured {
     let (few, many) = (FEW, bench.scaled(1_000_000));
     let (_base_database, base) = bench.prepared(Case::Pending(few)).await?;
+    for (room, count) in SAMPLES {
+        let mut samples = Samples::default();
+        for _ in 0..count {
+            samples.add(sample(&base, room).await?);
+        }
+        let with = json!({"room": room, "samples": count, "p99_ms": samples.percentile(99)});
+        let name = format!("claim of {room}, {few} pending, p50");
+        let figure = Figure::new("depth", name, samples.percentile(50), "ms", with);
+        bench.report.add(figure.against(1000.0 / bench.raw.commits(1), "raw commits"))?;
+    }
     let cases = [
         Case::Pending(many / 10),
         Case::Pending(many),

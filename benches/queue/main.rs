@@ -10,11 +10,16 @@
 
 mod arguments;
 mod database;
+mod death;
 mod depth;
+mod program;
 mod rates;
 mod raw;
 mod report;
 mod timing;
+mod upkeep;
+mod wake;
+mod worker;
 
 use arguments::Arguments;
 use database::Place;
@@ -44,7 +49,22 @@ impl Bench {
 }
 
 /// The measures in the order in which they run; `--only` takes these names.
-pub const MEASURES: &[&str] = &["raw", "enqueue", "claim", "settle", "lives", "drain", "bulk", "depth"];
+pub const MEASURES: &[&str] = &[
+    "raw",
+    "enqueue",
+    "claim",
+    "settle",
+    "lives",
+    "drain",
+    "bulk",
+    "wake",
+    "depth",
+    "recovery",
+    "sweep",
+    "heartbeat",
+    "idle",
+    "size",
+];
 
 impl Bench {
     async fn measure(&mut self, name: &str) -> Measured {
@@ -55,6 +75,12 @@ impl Bench {
             "lives" => rates::lives(self).await,
             "drain" => rates::drain(self).await,
             "bulk" => rates::bulk(self).await,
+            "wake" => wake::wake(self).await,
+            "recovery" => death::recovery(self).await,
+            "sweep" => death::sweep(self).await,
+            "heartbeat" => upkeep::heartbeat(self).await,
+            "idle" => upkeep::idle(self).await,
+            "size" => upkeep::size(self).await,
             "depth" => depth::depth(self).await,
             // The raw limit is taken before everything else.
             _ => Ok(()),
@@ -65,11 +91,16 @@ impl Bench {
 async fn run(arguments: &Arguments) -> Measured<bool> {
     let mut report = Report::new(arguments);
     let mut wrong = false;
+    for reason in &arguments.left_out {
+        report.left_out(reason)?;
+    }
     for url in &arguments.databases {
         let place = match Place::new(url) {
             Ok(place) => place,
             Err(error) => {
-                report.left_out(&format!("{url}: {error}"))?;
+                // The rest of a URL may hold a password.
+                let kind = url.split(':').next().unwrap_or_default();
+                report.left_out(&format!("{kind}: {error}"))?;
                 continue;
             }
         };

@@ -3,6 +3,7 @@
 use crate::database::Database;
 use crate::report::{Figure, Target};
 use crate::timing::Timer;
+use crate::worker::Worker;
 use crate::{Bench, Failure, Measured};
 use freightliner::job::{CopyOptions, NewJob, Report, State};
 use freightliner::store::{Claim, ClaimRequest, Outcome, Settled, Store, Work};
@@ -147,7 +148,7 @@ impl Bench {
         let with = json!({"callers": callers, "operations": count, "seconds": time.as_secs_f64()});
         let name = format!("{measure}, {callers} callers");
         let figure = Figure::new(measure, name, per_second(count, time), "ops/s", with);
-        let figure = figure.against(self.raw.commits, "raw commits");
+        let figure = figure.against(self.raw.commits(callers), "raw commits");
         self.report.add(figure.target(target.map(Target::AtLeast)))
     }
 
@@ -266,8 +267,7 @@ pub async fn lives(bench: &mut Bench) -> Measured {
 
 /// Works off 20,000 waiting jobs that end at once.
 ///
-/// A worker here is a loop like that of `worker::Worker`: look at what waits, claim as much as there is room for, have a task
-/// settle each claim by itself, wait for the end of one or for a commit, look again. What is left out is what a job does.
+/// A worker here is [`crate::worker::Worker`], the program's loop without what a job does.
 /// `concurrency` is the room of one loop (8 is the default); several loops share one open database, as tasks of one process.
 ///
 /// # Errors
@@ -279,7 +279,7 @@ pub async fn drain(bench: &mut Bench) -> Measured {
         let timer = Timer::start();
         let mut loops = JoinSet::new();
         for _ in 0..workers {
-            loops.spawn(work_off(store.clone(), concurrency));
+            loops.spawn(Worker::new(store.clone(), concurrency, None).until_done());
         }
         let mut settled = 0;
         while let Some(ended) = loops.join_next().await {
@@ -295,47 +295,10 @@ pub async fn drain(bench: &mut Bench) -> Measured {
         let defaults = workers == 1 && concurrency == 8;
         let name = format!("drain, {workers} workers x {concurrency}{}", if defaults { " (default)" } else { "" });
         let figure = Figure::new("drain", name, per_second(jobs, time), "jobs/s", with);
-        let figure = figure.against(bench.raw.commits, "raw commits");
+        let figure = figure.against(bench.raw.commits(workers * concurrency), "raw commits");
         bench.report.add(figure.target(defaults.then_some(Target::AtLeast(15_000.0))))?;
     }
     Ok(())
-}
-
-/// A worker's loop until nothing waits; how many jobs it settled.
-async fn work_off(store: Store, concurrency: usize) -> Measured<usize> {
-    let worker = Uuid::now_v7();
-    let mut running = JoinSet::new();
-    let mut settled = 0;
-    loop {
-        while let Some(ended) = running.try_join_next() {
-            ended??;
-            settled += 1;
-        }
-        if !running.is_empty() {
-            store.cancel_asked(worker).await?;
-        }
-        let waiting = store.waiting().await?;
-        let room = concurrency - running.len();
-        let claims = if waiting.pending && room > 0 { claim_some(&store, worker, room).await? } else { Vec::new() };
-        let claimed = claims.len();
-        for claim in claims {
-            let store = store.clone();
-            running.spawn(async move { complete(&store, claim).await });
-        }
-        if claimed > 0 && claimed < room {
-            continue;
-        }
-        if running.is_empty() && !waiting.pending {
-            return Ok(settled);
-        }
-        tokio::select! {
-            Some(ended) = running.join_next() => {
-                ended??;
-                settled += 1;
-            }
-            changed = store.changed(Duration::from_secs(1)) => changed?,
-        }
-    }
 }
 
 /// 100,000 jobs in calls of 1,000, one call after the other.

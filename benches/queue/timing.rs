@@ -18,6 +18,11 @@ impl Timer {
         Clock::System.boot().since(self.0)
     }
 
+    /// From another moment until this one.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.since(earlier.0)
+    }
+
     /// So many in the time since the start, a second.
     #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
     pub fn rate(self, count: usize) -> f64 {

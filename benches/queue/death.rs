@@ -65,7 +65,7 @@ async fn one_death(database: &Database, store: &Store, pause: Duration) -> Measu
     let source = format!("127.0.0.1:{}/stalls:1", listener.local_addr()?.port());
     let mut registry = JoinSet::new();
     registry.spawn(stall(listener));
-    let mut workers = vec![program::start(database, &["work"])?, program::start(database, &["work"])?];
+    let mut workers = [program::start(database, &["work"])?, program::start(database, &["work"])?];
     until("two workers", async || Ok((store.workers().await?.len() == 2).then_some(()))).await?;
     let job = NewJob::parse(&source, "mirror.example.com/stalls:1", CopyOptions::default(), Path::new("/"))?;
     let id = store.enqueue(vec![job], "bench").await?.first().ok_or("nothing was enqueued")?.id;

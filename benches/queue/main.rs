@@ -12,6 +12,7 @@ mod arguments;
 mod database;
 mod death;
 mod depth;
+mod layouts;
 mod program;
 mod rates;
 mod raw;
@@ -73,7 +74,10 @@ impl Bench {
             "claim" => rates::claim(self).await,
             "settle" => rates::settle(self).await,
             "lives" => rates::lives(self).await,
-            "drain" => rates::drain(self).await,
+            "drain" => {
+                rates::drain(self).await?;
+                layouts::drain(self).await
+            }
             "bulk" => rates::bulk(self).await,
             "wake" => wake::wake(self).await,
             "recovery" => death::recovery(self).await,

@@ -360,7 +360,8 @@ impl Store {
     }
 
     /// Returns when any process committed something since this last returned, or after `at_most`; the first call returns at
-    /// once. Noticed within 50 ms. Safe to drop while it waits.
+    /// once. Each clone of a store keeps its own count: who has a clone misses nothing, however many others wait. Noticed
+    /// within 50 ms, mostly within a few. Safe to drop while it waits.
     ///
     /// # Errors
     /// [`Error::Backend`].

@@ -92,6 +92,9 @@ pub struct Worked {
 
 /// The longest wait between two looks, in case a wake-up is lost and the clock jumped.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The shortest pause after a look that found nothing before commits are listened to again: bounds what a storm of commits
+/// that are none of the worker's business costs, its own too. The end of an attempt does not wait for it.
+const REST: Duration = Duration::from_millis(2);
 /// Pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The time between two signs of life in the worker's row.
@@ -311,7 +314,10 @@ impl Worker {
 async fn wake(store: &Store, wait: Duration, failing: bool) {
     if failing {
         tokio::time::sleep(wait).await;
-    } else if let Err(error) = store.changed(wait).await {
+        return;
+    }
+    tokio::time::sleep(REST.min(wait)).await;
+    if let Err(error) = store.changed(wait.saturating_sub(REST)).await {
         tracing::debug!(%error, "watching the database failed");
         tokio::time::sleep(wait).await;
     }

@@ -41,16 +41,23 @@ const READERS: u32 = 4;
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// An open SQLite database. Cheap to clone.
-#[derive(Clone)]
 pub struct Sqlite {
     inner: Arc<Inner>,
+    /// Which commits this clone has told of.
+    told: watch::Cursor,
+}
+
+impl Clone for Sqlite {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), told: watch::Cursor::default() }
+    }
 }
 
 struct Inner {
     path: PathBuf,
     writer: Writer,
     readers: SqlitePool,
-    watch: watch::Watch,
+    watch: Arc<watch::Watch>,
     clock: Clock,
     version: String,
 }
@@ -76,9 +83,9 @@ impl Sqlite {
         })?;
         let reading = options.clone().read_only(true).create_if_missing(false).pragma("query_only", "ON");
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
-        let writer = Writer::start(connection, options, clock.clone());
-        let watch = watch::Watch::new(reading);
-        Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }) })
+        let watch = Arc::new(watch::Watch::new(reading));
+        let writer = Writer::start(connection, options, clock.clone(), watch.clone());
+        Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }), told: watch::Cursor::default() })
     }
 
     pub(super) fn is_closed(&self) -> bool {

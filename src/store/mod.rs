@@ -154,6 +154,15 @@ impl Store {
         on!(self, store => store.claim(request).await)
     }
 
+    /// As [`Store::intake`] and then [`Store::claim`], in one transaction where that is possible: a row that came by plain SQL
+    /// starts one commit sooner.
+    ///
+    /// # Errors
+    /// As [`Store::claim`].
+    pub async fn intake_and_claim(&self, request: ClaimRequest) -> Result<(Intake, Vec<Claim>), Error> {
+        on!(self, store => store.intake_and_claim(request).await)
+    }
+
     /// The lease holds for `ttl` from now, the beat is one higher, and progress is written; or it is lost and nothing is.
     ///
     /// # Errors

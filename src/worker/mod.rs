@@ -9,10 +9,10 @@ pub mod lease;
 pub mod presence;
 
 use crate::clock::Clock;
-use crate::job::{JobId, State};
+use crate::job::State;
 use crate::replicate::{Attempt, Engine};
 use crate::shutdown::Shutdown;
-use crate::store::{ClaimRequest, Error, Fence, Store};
+use crate::store::{ClaimRequest, Error, Fence, Intake, Store};
 use attempt::{Controls, Finish};
 use presence::Presence;
 use std::collections::HashMap;
@@ -217,16 +217,16 @@ impl Worker {
             waiting.intake = true;
             waiting.pending = true;
         }
-        if waiting.intake {
-            let intake = store.intake().await?;
-            for (job, reason) in &intake.rejected {
-                tracing::warn!(job, %reason, "a row was rejected");
-            }
-            self.worked.failed += u64::try_from(intake.rejected.len()).unwrap_or(u64::MAX);
-            waiting.pending |= intake.accepted > 0;
-        }
         let room = self.parts.settings.concurrency.saturating_sub(self.running.len());
-        let claimed = if waiting.pending && room > 0 { self.claim(room, None).await? } else { 0 };
+        let claimed = match (waiting.intake, waiting.pending && room > 0) {
+            (_, true) => self.claim(room, waiting.intake).await?,
+            (true, false) => {
+                let intake = store.intake().await?;
+                self.rejected(&intake);
+                0
+            }
+            (false, false) => 0,
+        };
         let idle_for = match waiting.next_run_at {
             Some(next) => next.since(self.parts.clock.now()).clamp(Duration::from_millis(1), LONGEST_WAIT),
             None => LONGEST_WAIT,
@@ -234,20 +234,31 @@ impl Worker {
         Ok(Tick { claimed, more: claimed > 0 && claimed < room || waiting.due, idle_for })
     }
 
-    /// Claims and starts attempts. Returns how many.
-    async fn claim(&mut self, room: usize, only: Option<JobId>) -> Result<usize, Error> {
+    /// Counts and tells rows that intake did not take.
+    fn rejected(&mut self, intake: &Intake) {
+        for (job, reason) in &intake.rejected {
+            tracing::warn!(job, %reason, "a row was rejected");
+        }
+        self.worked.failed += u64::try_from(intake.rejected.len()).unwrap_or(u64::MAX);
+    }
+
+    /// Claims and starts attempts, after an intake when rows wait for one. Returns how many.
+    async fn claim(&mut self, room: usize, intake: bool) -> Result<usize, Error> {
         let sent = self.parts.clock.boot();
-        let claims = self
-            .parts
-            .store
-            .claim(ClaimRequest {
-                worker: self.presence.id,
-                room,
-                queue: self.parts.settings.queue.clone(),
-                only,
-                lease_ttl: self.presence.lease_ttl(),
-            })
-            .await?;
+        let request = ClaimRequest {
+            worker: self.presence.id,
+            room,
+            queue: self.parts.settings.queue.clone(),
+            only: None,
+            lease_ttl: self.presence.lease_ttl(),
+        };
+        let claims = if intake {
+            let (intake, claims) = self.parts.store.intake_and_claim(request).await?;
+            self.rejected(&intake);
+            claims
+        } else {
+            self.parts.store.claim(request).await?
+        };
         let claimed = claims.len();
         for claim in claims {
             let fence = claim.fence();

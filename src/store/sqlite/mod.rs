@@ -57,7 +57,7 @@ struct Inner {
     path: PathBuf,
     writer: Writer,
     readers: SqlitePool,
-    watch: Arc<watch::Watch>,
+    watch: watch::Watch,
     clock: Clock,
     version: String,
 }
@@ -83,9 +83,12 @@ impl Sqlite {
         })?;
         let reading = options.clone().read_only(true).create_if_missing(false).pragma("query_only", "ON");
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
-        let watch = Arc::new(watch::Watch::new(reading));
-        let writer = Writer::start(connection, options, clock.clone(), watch.clone());
-        Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }), told: watch::Cursor::default() })
+        let writer = Writer::start(connection, options, clock.clone());
+        let watch = watch::Watch::new(reading);
+        Ok(Self {
+            inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }),
+            told: watch::Cursor::default(),
+        })
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -50,5 +50,6 @@ impl Sqlite {
                 })
             })
             .await
+            .inspect(|_| self.inner.watch.committed())
     }
 }

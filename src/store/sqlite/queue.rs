@@ -2,7 +2,7 @@
 
 use super::Sqlite;
 use crate::clock::UnixMillis;
-use crate::job::{Enqueued, Invalid, JobId, NewJob, parse_row};
+use crate::job::{Enqueued, Invalid, JobId, NewJob, Parsed, parse_row};
 use crate::store::statements as sql;
 use crate::store::{Claim, ClaimRequest, Error, Intake, Waiting, rows};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -31,6 +31,7 @@ impl Sqlite {
                 })
             })
             .await
+            .inspect(|_| self.inner.watch.committed())
     }
 
     pub(in crate::store) async fn load_number(&self, content_hash: &str) -> Result<u64, Error> {
@@ -94,6 +95,37 @@ impl Sqlite {
 
     pub(in crate::store) async fn intake(&self) -> Result<Intake, Error> {
         let now = self.inner.clock.now();
+        let parsed = self.parse_waiting().await?;
+        if parsed.is_empty() {
+            return Ok(Intake::default());
+        }
+        self.inner.writer.write(move |connection| Box::pin(take_in(connection, parsed, now))).await
+    }
+
+    pub(in crate::store) async fn intake_and_claim(
+        &self,
+        request: ClaimRequest,
+    ) -> Result<(Intake, Vec<Claim>), Error> {
+        let now = self.inner.clock.now();
+        let parsed = self.parse_waiting().await?;
+        self.inner
+            .writer
+            .write(move |connection| {
+                Box::pin(async move {
+                    let intake = take_in(&mut *connection, parsed, now).await?;
+                    Ok((intake, claim(connection, &request, now).await?))
+                })
+            })
+            .await
+    }
+
+    pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
+        let now = self.inner.clock.now();
+        self.inner.writer.write(move |connection| Box::pin(async move { claim(connection, &request, now).await })).await
+    }
+
+    /// Parses rows that nobody has parsed yet, a bounded number.
+    async fn parse_waiting(&self) -> Result<Vec<(JobId, Result<Parsed, Invalid>)>, Error> {
         let rows = sqlx::query(sql::UNPARSED).bind(INTAKE_BATCH).fetch_all(&self.inner.readers).await?;
         let mut parsed = Vec::with_capacity(rows.len());
         for row in rows {
@@ -110,68 +142,63 @@ impl Sqlite {
             };
             parsed.push((row.try_get::<JobId, _>("id")?, verdict));
         }
-        if parsed.is_empty() {
-            return Ok(Intake::default());
-        }
-        self.inner
-            .writer
-            .write(move |connection| {
-                Box::pin(async move {
-                    let mut intake = Intake::default();
-                    for (id, verdict) in parsed {
-                        match verdict {
-                            Ok(parsed) => {
-                                intake.accepted += sqlx::query(sql::PARSED)
-                                    .bind(id)
-                                    .bind(parsed.source_key())
-                                    .bind(parsed.dest_key())
-                                    .bind(parsed.dest_registry())
-                                    .bind(parsed.options.canonical())
-                                    .execute(&mut *connection)
-                                    .await?
-                                    .rows_affected();
-                            }
-                            Err(error) => {
-                                let rejected = sqlx::query(sql::REJECT)
-                                    .bind(id)
-                                    .bind(error.to_string())
-                                    .bind(now.0)
-                                    .execute(&mut *connection)
-                                    .await?
-                                    .rows_affected();
-                                if rejected > 0 {
-                                    intake.rejected.push((id, error.to_string()));
-                                }
-                            }
-                        }
-                    }
-                    Ok(intake)
-                })
-            })
-            .await
+        Ok(parsed)
     }
+}
 
-    pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
-        let now = self.inner.clock.now();
-        self.inner
-            .writer
-            .write(move |connection| {
-                Box::pin(async move {
-                    let rows = match request.only {
-                        Some(id) => claim_one(connection, &request, id, now).await?,
-                        None => claim_best(connection, &request, now).await?,
-                    };
-                    let mut claims = rows
-                        .iter()
-                        .map(|row| Ok(Claim { job: rows::job(row)?, dest_key: row.try_get("dest_key")? }))
-                        .collect::<Result<Vec<_>, Error>>()?;
-                    // RETURNING promises no order.
-                    claims.sort_by_key(|claim| (claim.job.priority, claim.job.id));
-                    Ok(claims)
-                })
-            })
-            .await
+/// Writes what parsing came to.
+async fn take_in(
+    connection: &mut SqliteConnection,
+    parsed: Vec<(JobId, Result<Parsed, Invalid>)>,
+    now: UnixMillis,
+) -> Result<Intake, Error> {
+    let mut intake = Intake::default();
+    for (id, verdict) in parsed {
+        match verdict {
+            Ok(parsed) => {
+                intake.accepted += sqlx::query(sql::PARSED)
+                    .bind(id)
+                    .bind(parsed.source_key())
+                    .bind(parsed.dest_key())
+                    .bind(parsed.dest_registry())
+                    .bind(parsed.options.canonical())
+                    .execute(&mut *connection)
+                    .await?
+                    .rows_affected();
+            }
+            Err(error) => {
+                let rejected = sqlx::query(sql::REJECT)
+                    .bind(id)
+                    .bind(error.to_string())
+                    .bind(now.0)
+                    .execute(&mut *connection)
+                    .await?
+                    .rows_affected();
+                if rejected > 0 {
+                    intake.rejected.push((id, error.to_string()));
+                }
+            }
+        }
     }
+    Ok(intake)
+}
+
+async fn claim(
+    connection: &mut SqliteConnection,
+    request: &ClaimRequest,
+    now: UnixMillis,
+) -> Result<Vec<Claim>, Error> {
+    let rows = match request.only {
+        Some(id) => claim_one(connection, request, id, now).await?,
+        None => claim_best(connection, request, now).await?,
+    };
+    let mut claims = rows
+        .iter()
+        .map(|row| Ok(Claim { job: rows::job(row)?, dest_key: row.try_get("dest_key")? }))
+        .collect::<Result<Vec<_>, Error>>()?;
+    // RETURNING promises no order.
+    claims.sort_by_key(|claim| (claim.job.priority, claim.job.id));
+    Ok(claims)
 }
 
 /// The best jobs. A first look at the head of each queue is enough nearly always; only when busy targets fill it are all

@@ -5,7 +5,6 @@
 //! it. The connection is not from a pool, and callers never hold it: a caller that is dropped while it waits leaves no
 //! transaction behind. It never runs two transactions at once and never does anything but SQL.
 
-use super::watch::Watch;
 use crate::clock::Clock;
 use crate::store::Error;
 use futures_util::FutureExt;
@@ -13,7 +12,7 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -42,9 +41,9 @@ impl Writer {
         clippy::disallowed_methods,
         reason = "the writer is the store's one task; its handle is kept and awaited by close"
     )]
-    pub(super) fn start(connection: SqliteConnection, options: SqliteConnectOptions, clock: Clock, watch: Arc<Watch>) -> Self {
+    pub(super) fn start(connection: SqliteConnection, options: SqliteConnectOptions, clock: Clock) -> Self {
         let (sender, receiver) = mpsc::channel(CHANNEL);
-        let actor = Actor { connection: Some(connection), options, clock, watch, receiver };
+        let actor = Actor { connection: Some(connection), options, clock, receiver };
         Self { sender, task: Mutex::new(Some(tokio::spawn(actor.run()))) }
     }
 
@@ -125,7 +124,6 @@ struct Actor {
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
     clock: Clock,
-    watch: Arc<Watch>,
     receiver: mpsc::Receiver<Box<dyn Operation>>,
 }
 
@@ -134,11 +132,8 @@ impl Actor {
         let mut batch = Vec::with_capacity(BATCH);
         while self.receiver.recv_many(&mut batch, BATCH).await > 0 {
             let fate = self.commit(&mut batch).await;
-            match &fate {
-                Ok(()) => self.watch.committed(),
-                Err(error) => {
-                    tracing::warn!(%error, operations = batch.len(), "a transaction was rolled back");
-                }
+            if let Err(error) = &fate {
+                tracing::warn!(%error, operations = batch.len(), "a transaction was rolled back");
             }
             for operation in batch.drain(..) {
                 operation.answer(fate.clone());
@@ -213,8 +208,7 @@ mod tests {
     async fn a_panic_in_an_operation_ends_that_batch_and_not_the_writer() {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new().filename(folder.path().join("x.db")).create_if_missing(true);
-        let watch = Arc::new(Watch::new(options.clone()));
-        let writer = Writer::start(options.connect().await.unwrap(), options, Clock::System, watch);
+        let writer = Writer::start(options.connect().await.unwrap(), options, Clock::System);
         let run = |statement: &'static str| {
             writer.write(move |connection| {
                 Box::pin(async move {

@@ -1,9 +1,9 @@
 //! Notices commits of any process: `PRAGMA data_version`, asked by a connection that never writes.
 //!
 //! Polling that number is the truth: within [`POLL`] every commit is noticed, whatever else fails. Two things tell sooner.
-//! The writer of this process says so after its commits ([`Watch::committed`]). And the kernel says when somebody writes to the
-//! write-ahead log; the commit follows only after its fsync, so after such an event the number is looked at a few times in
-//! short, growing steps. Either may be lost without harm.
+//! This process says so itself after commits that may give somebody something to do ([`Watch::committed`]). And the kernel
+//! says when somebody writes to the write-ahead log; the commit follows only after its fsync, so after such an event the
+//! number is looked at a few times in short, growing steps. Either may be lost without harm.
 //!
 //! No task does this: whoever waits looks, one at a time, for all who wait. What is noticed raises a number that all can see,
 //! and each waits for it to pass the number it last returned with.
@@ -25,9 +25,14 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 /// How often the number is looked at when nothing is heard: the latest that a commit is noticed.
 const POLL: Duration = Duration::from_millis(50);
-/// Pauses before the looks that follow an event, in milliseconds. The first are short, because a commit follows its last
-/// write by one fsync; the last bounds what a long transaction of somebody else or a storm of commits costs.
-const STEPS: [u64; 8] = [1, 1, 1, 2, 2, 3, 5, 8];
+/// Pauses before the looks that follow an event, in milliseconds, until the commit shows. It follows its last write by one
+/// fsync, so the first are short; all together are as long as [`POLL`], because a disk may be slow.
+const STEPS: [u64; 13] = [0, 1, 1, 1, 2, 2, 3, 5, 8, 8, 8, 8, 8];
+/// The step that is gone back to when more is written meanwhile: bounds what a long transaction of somebody else, or a storm
+/// of commits, costs.
+const LONGEST: usize = 8;
+/// The shortest time between two looks at once after an event: bounds what a storm of short commits costs.
+const PACE: Duration = Duration::from_millis(2);
 
 /// Commits of all processes on one file.
 pub(super) struct Watch {
@@ -48,6 +53,7 @@ struct Eyes {
     seen: Option<i64>,
     events: Events,
     poll: Option<Interval>,
+    pace: Option<Interval>,
     /// The step after an event; past the last one it is quiet.
     step: usize,
     /// A pause is over and its look not yet done.
@@ -62,12 +68,15 @@ impl Watch {
     }
 
     fn with(options: SqliteConnectOptions, events: Events) -> Self {
-        let eyes = Eyes { connection: None, seen: None, events, poll: None, step: STEPS.len(), owed: false };
+        let eyes =
+            Eyes { connection: None, seen: None, events, poll: None, pace: None, step: STEPS.len(), owed: false };
         // One more than a new cursor has been told, so that its first call returns at once.
         Self { options, noticed: watch::Sender::new(1), eyes: Mutex::new(eyes) }
     }
 
-    /// Something was committed. Called by the writer after its own commits, so that this process need not look for them.
+    /// Something was committed that somebody may wait for. To be called after such commits of this process, so that nobody has
+    /// to find them; not after those that give nobody anything to do, and above all not after a claim that found nothing: it
+    /// would wake those who claim.
     pub(super) fn committed(&self) {
         self.noticed.send_modify(|noticed| *noticed += 1);
     }
@@ -142,7 +151,7 @@ impl Eyes {
         self.step = match self.step + 1 {
             next if heard && next > STEPS.len() => 0,
             // More is being written: its commit is still to come. The more is written, the rarer the looks.
-            next if heard => next.min(STEPS.len() - 1),
+            next if heard => next.min(LONGEST),
             // Nobody writes, and what was written is committed.
             _ if changed => STEPS.len(),
             next => next.min(STEPS.len()),
@@ -152,19 +161,16 @@ impl Eyes {
 
     /// Returns when the number should be looked at: the next step after an event, an event, or the time of the poll.
     async fn pause(&mut self) {
-        let poll = self.poll.get_or_insert_with(|| {
-            let mut poll = tokio::time::interval(POLL);
-            poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            poll
-        });
+        let poll = self.poll.get_or_insert_with(|| every(POLL));
+        let pace = self.pace.get_or_insert_with(|| every(PACE));
         let heard = async {
-            match STEPS.get(self.step) {
-                Some(step) => tokio::time::sleep(Duration::from_millis(*step)).await,
-                None => {
-                    self.events.next().await;
-                    self.step = 0;
-                    tokio::time::sleep(Duration::from_millis(STEPS[0])).await;
-                }
+            if self.step == STEPS.len() {
+                self.events.next().await;
+                self.step = 0;
+            }
+            match STEPS[self.step] {
+                0 => drop(pace.tick().await),
+                pause => tokio::time::sleep(Duration::from_millis(pause)).await,
             }
         };
         tokio::select! {
@@ -193,4 +199,10 @@ impl Eyes {
             }
         }
     }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

@@ -12,6 +12,8 @@
 //! POSIX locks of the process on it, those of SQLite too.
 
 mod events;
+#[cfg(test)]
+mod tests;
 
 use crate::store::Error;
 use events::Events;
@@ -58,6 +60,8 @@ struct Eyes {
     step: usize,
     /// A pause is over and its look not yet done.
     owed: bool,
+    /// Something was written since the last look.
+    heard: bool,
 }
 
 impl Watch {
@@ -68,8 +72,16 @@ impl Watch {
     }
 
     fn with(options: SqliteConnectOptions, events: Events) -> Self {
-        let eyes =
-            Eyes { connection: None, seen: None, events, poll: None, pace: None, step: STEPS.len(), owed: false };
+        let eyes = Eyes {
+            connection: None,
+            seen: None,
+            events,
+            poll: None,
+            pace: None,
+            step: STEPS.len(),
+            owed: false,
+            heard: false,
+        };
         // One more than a new cursor has been told, so that its first call returns at once.
         Self { options, noticed: watch::Sender::new(1), eyes: Mutex::new(eyes) }
     }
@@ -145,9 +157,10 @@ impl Eyes {
             self.owed = true;
         }
         // Taken before the look: what is written during it is the next event.
-        let heard = self.events.take();
+        self.heard |= self.events.take();
         let changed = self.version(options).await?;
         self.owed = false;
+        let heard = std::mem::take(&mut self.heard);
         self.step = match self.step + 1 {
             next if heard && next > STEPS.len() => 0,
             // More is being written: its commit is still to come. The more is written, the rarer the looks.

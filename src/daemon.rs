@@ -52,7 +52,7 @@ pub struct Ended {
 pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let shutdown = Shutdown::default();
-    let presence = Arc::new(start(&parts).await?);
+    let presence = Arc::new(start(&parts, parts.settings.concurrency).await?);
     let mut tasks: JoinSet<Result<Option<Worked>, StoreError>> = JoinSet::new();
     let sweeper = Sweeper::new(
         parts.store.clone(),
@@ -124,8 +124,8 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 }
 
 /// Known to the database, and everything swept that is provably dead, before the first claim.
-async fn start(parts: &Parts) -> Result<Presence, Error> {
-    let presence = Presence::start(&parts.store, &parts.state_dir, parts.settings.lease_ttl, &parts.clock).await?;
+async fn start(parts: &Parts, concurrency: usize) -> Result<Presence, Error> {
+    let presence = Presence::start(&parts.store, &parts.state_dir, &parts.settings, concurrency, &parts.clock).await?;
     sweep_by_proof(parts).await?;
     Ok(presence)
 }
@@ -188,7 +188,7 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(120);
 /// The database or the state folder cannot be used, or there is no such job.
 pub async fn follow(parts: Parts, id: JobId, seen: &mut (dyn FnMut(Seen) + Send)) -> Result<Followed, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
-    let presence = start(&parts).await?;
+    let presence = start(&parts, 0).await?;
     let follower = Follower { parts: &parts, presence: &presence, id };
     let followed = follower.run(seen, &mut signals).await;
     if !matches!(followed, Ok(Followed::Aborted(_))) {
@@ -279,6 +279,7 @@ impl Follower<'_> {
                         queue: None,
                         only: Some(job.id),
                         lease_ttl: self.presence.lease_ttl(),
+                        registry_limits: parts.settings.registry_limits.clone(),
                     })
                     .await?;
                 return Ok((job, claims.into_iter().next().map(|claim| (claim, sent))));

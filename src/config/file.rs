@@ -5,6 +5,7 @@
 //! first problem and we name them all.
 
 use super::{Error, absolute, settings};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub struct File {
     pub ca_files: Vec<PathBuf>,
     /// `registry.insecure`.
     pub insecure_hosts: Vec<String>,
+    /// `registry.max_running`: running jobs by destination registry.
+    pub registry_limits: BTreeMap<String, u32>,
     /// What is wrong with the rest of it, one line each.
     pub problems: Vec<String>,
 }
@@ -88,7 +91,11 @@ impl File {
             }
             ("registry", "insecure") => {
                 self.insecure_hosts = strings(section, key, value)?;
-                return self.insecure_hosts.iter().try_for_each(|host| check_host(host));
+                return self.insecure_hosts.iter().try_for_each(|host| check_host("insecure", host));
+            }
+            ("registry", "max_running") => {
+                self.registry_limits = limits(value)?;
+                return self.registry_limits.keys().try_for_each(|host| check_host("max_running", host));
             }
             _ => {}
         }
@@ -107,9 +114,24 @@ fn strings(section: &str, key: &str, value: &toml::Value) -> Result<Vec<String>,
     list.ok_or_else(|| format!("{section}.{key} must be a list of strings"))
 }
 
-fn check_host(host: &str) -> Result<(), String> {
+/// `{ "host" = 4 }`: each a number of running jobs.
+fn limits(value: &toml::Value) -> Result<BTreeMap<String, u32>, String> {
+    let problem =
+        || "registry.max_running must be a table of hosts and numbers of jobs: { \"ghcr.io\" = 4 }".to_owned();
+    let table = value.as_table().ok_or_else(problem)?;
+    let limit = |value: &toml::Value| value.as_integer().and_then(|limit| u32::try_from(limit).ok());
+    table
+        .iter()
+        .map(|(host, value)| match limit(value) {
+            Some(jobs @ 1..) => Ok((host.clone(), jobs)),
+            _ => Err(problem()),
+        })
+        .collect()
+}
+
+fn check_host(key: &str, host: &str) -> Result<(), String> {
     if host.is_empty() || host.contains(['/', '@', ' ', '?', '#']) {
-        return Err(format!("registry.insecure: `{host}` is no host: write host or host:port, without a scheme"));
+        return Err(format!("registry.{key}: `{host}` is no host: write host or host:port, without a scheme"));
     }
     Ok(())
 }
@@ -132,7 +154,7 @@ fn keys(section: &str) -> String {
     let mut names: Vec<_> =
         settings::SETTINGS.iter().filter(|setting| setting.section == section).map(|setting| setting.key).collect();
     if section == "registry" {
-        names.extend(["ca_files", "insecure"]);
+        names.extend(["ca_files", "insecure", "max_running"]);
     }
     names.join(", ")
 }
@@ -143,11 +165,12 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read() {
-        let text = "[registry]\ntries = 2\nca_files = ['a.pem', '/b.pem']\ninsecure = ['registry.local:5000']\n[copy]\nblobs_at_once = 1\n";
+        let text = "[registry]\ntries = 2\nca_files = ['a.pem', '/b.pem']\ninsecure = ['registry.local:5000']\nmax_running = { 'ghcr.io' = 4 }\n[copy]\nblobs_at_once = 1\n";
         let file = parse(text, Path::new("/etc/freightliner")).unwrap();
         assert!(file.problems.is_empty(), "{:?}", file.problems);
         assert_eq!(file.ca_files, [PathBuf::from("/etc/freightliner/a.pem"), PathBuf::from("/b.pem")]);
         assert_eq!(file.insecure_hosts, ["registry.local:5000"]);
+        assert_eq!(file.registry_limits, BTreeMap::from([("ghcr.io".to_owned(), 4)]));
         assert_eq!(file.numbers.get(&("registry", "tries")), Some(&2));
         assert_eq!(file.numbers.get(&("copy", "blobs_at_once")), Some(&1));
     }
@@ -162,6 +185,9 @@ mod tests {
             ("[worker]\nconcurrency = -4", vec!["worker.concurrency"]),
             ("[registry]\nca_files = 'a'", vec!["registry.ca_files", "list"]),
             ("[registry]\ninsecure = ['http://a']", vec!["registry.insecure", "http://a"]),
+            ("[registry]\nmax_running = 4", vec!["registry.max_running", "ghcr.io"]),
+            ("[registry.max_running]\n'ghcr.io' = 0", vec!["registry.max_running", "ghcr.io"]),
+            ("[registry.max_running]\n'https://ghcr.io' = 1", vec!["registry.max_running", "https://ghcr.io"]),
             ("[worker]\n\nconcurrency == 1", vec!["line 3"]),
             ("[worker]\nconcurrency = 1\nconcurrency = 2", vec!["line 3"]),
         ] {

@@ -18,8 +18,10 @@ use crate::job::retry::Policy;
 use crate::store::DatabaseUrl;
 use crate::{registry, replicate, worker};
 use settings::Values;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Deepest nesting of indexes that is followed: real images have two levels; more is a loop or an attack.
@@ -66,6 +68,8 @@ pub struct Config {
     pub ca_files: Vec<PathBuf>,
     /// Hosts (`host[:port]`) that may be reached by plain HTTP or with unverified TLS.
     pub insecure_hosts: Vec<String>,
+    /// For these destination registries: at most so many running jobs, on all workers together.
+    pub registry_limits: BTreeMap<String, u32>,
     /// The folder that relative layout paths are taken from.
     pub base: PathBuf,
 }
@@ -118,9 +122,15 @@ impl Config {
             paths::state_dir(typed, database, &base)
         });
         match (database, state_dir) {
-            (Some(database), Some(state_dir)) if problems.is_empty() => {
-                Ok(Self { database, state_dir, values, ca_files, insecure_hosts: file.insecure_hosts, base })
-            }
+            (Some(database), Some(state_dir)) if problems.is_empty() => Ok(Self {
+                database,
+                state_dir,
+                values,
+                ca_files,
+                insecure_hosts: file.insecure_hosts,
+                registry_limits: file.registry_limits,
+                base,
+            }),
             _ => Err(Error { problems }),
         }
     }
@@ -142,7 +152,17 @@ impl Config {
             },
             poison_limit: self.poison_limit(),
             shutdown_grace: values.secs("worker", "shutdown_grace_secs"),
+            registry_limits: Arc::new(self.registry_limits.clone()),
+            retention: self.retention(),
         }
+    }
+
+    /// How long finished jobs are kept.
+    #[must_use]
+    pub fn retention(&self) -> worker::Retention {
+        const DAY: u64 = 24 * 60 * 60;
+        let days = |key| Duration::from_secs(self.values.get("retention", key) * DAY);
+        worker::Retention { finished: days("finished_days"), failed: days("failed_days"), keys: days("keys_days") }
     }
 
     /// What a registry client needs to know.

@@ -37,7 +37,7 @@ const fn setting(
 }
 
 /// Every number that can be set.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 19] = [
     setting(
         ("worker", "concurrency"),
         8,
@@ -137,6 +137,27 @@ pub const SETTINGS: [Setting; 16] = [
         (1, 64),
         "blobs",
         "blobs of one image moved at a time; bounds memory together with concurrency",
+    ),
+    setting(
+        ("retention", "finished_days"),
+        30,
+        (0, 36_500),
+        "days",
+        "completed and cancelled jobs are kept this long with their history; 0 keeps them for ever",
+    ),
+    setting(
+        ("retention", "failed_days"),
+        90,
+        (0, 36_500),
+        "days",
+        "failed jobs are kept this long: somebody may still ask why; 0 keeps them for ever",
+    ),
+    setting(
+        ("retention", "keys_days"),
+        30,
+        (1, 36_500),
+        "days",
+        "idempotency keys outlive their pruned jobs this long, so that a late repetition is still known",
     ),
 ];
 

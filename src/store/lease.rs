@@ -4,6 +4,8 @@ use crate::clock::UnixMillis;
 use crate::job::{Failure, Job, JobId, Progress, Report, State, rfc3339};
 use crate::store::Error;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -47,6 +49,8 @@ pub struct ClaimRequest {
     pub only: Option<JobId>,
     /// How long the leases hold without renewal.
     pub lease_ttl: Duration,
+    /// For these destination registries: at most so many running jobs, on all workers together.
+    pub registry_limits: Arc<BTreeMap<String, u32>>,
 }
 
 /// What an attempt has done so far, written with every renewal and with its end.
@@ -147,6 +151,10 @@ pub struct WorkerRow {
     pub version: String,
     /// How long its leases hold without renewal, milliseconds.
     pub lease_ttl_ms: i64,
+    /// The queue it serves; None: all.
+    pub queue: Option<String>,
+    /// Jobs that it runs at a time.
+    pub concurrency: i64,
     /// When it started.
     #[serde(serialize_with = "rfc3339")]
     pub started_at: UnixMillis,

@@ -1,7 +1,8 @@
 //! What passes through the door for those who look at the queue and steer it.
 
+use super::Error;
 use crate::clock::UnixMillis;
-use crate::job::{JobId, State, rfc3339};
+use crate::job::{Job, JobId, State, rfc3339, rfc3339_option};
 use serde::Serialize;
 
 /// What there is to do, at one look.
@@ -11,7 +12,7 @@ pub struct Waiting {
     pub due: bool,
     /// A row has references that nobody parsed yet.
     pub intake: bool,
-    /// A job is pending.
+    /// A job is pending that is parsed: it may be claimed, unless a pause or a limit is against it.
     pub pending: bool,
     /// The smallest time of the scheduled jobs.
     pub next_run_at: Option<UnixMillis>,
@@ -146,4 +147,176 @@ pub struct Finding {
     pub check: String,
     /// What it found.
     pub message: String,
+}
+
+/// A queue, and what waits and runs in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QueueRow {
+    /// Its name.
+    pub name: String,
+    /// Since when nothing is claimed from it.
+    #[serde(serialize_with = "rfc3339_option")]
+    pub paused_at: Option<UnixMillis>,
+    /// At most so many of its jobs run at a time, on all workers together; None: no limit.
+    pub max_running: Option<u32>,
+    /// Jobs that wait for their time, paused ones too.
+    pub scheduled: u64,
+    /// Jobs that wait for a worker.
+    pub pending: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// How long the oldest pending job could have run already, milliseconds.
+    pub oldest_pending_age_ms: Option<u64>,
+}
+
+/// What an operator does to a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueChange {
+    /// Nothing more is claimed from it; what runs goes on.
+    Pause,
+    /// Claims go on.
+    Resume,
+    /// At most so many jobs run at a time; None lifts the limit. What runs already goes on.
+    Limit(Option<u32>),
+}
+
+/// What an operator changes of waiting jobs; None leaves a value as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// Lower runs first.
+    pub priority: Option<i64>,
+    /// Not before this time; one that has passed means at once.
+    pub run_at: Option<UnixMillis>,
+    /// Attempts allowed.
+    pub max_attempts: Option<i64>,
+    /// The queue it waits in.
+    pub queue: Option<String>,
+}
+
+impl Edit {
+    /// Checks what can be checked without the database.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the value.
+    pub fn check(&self) -> Result<(), Error> {
+        let invalid = |message: String| Err(Error::Invalid(message));
+        if let Some(priority) = self.priority
+            && i32::try_from(priority).is_err()
+        {
+            return invalid(format!("priority is {priority}: it must fit into 32 bits"));
+        }
+        if let Some(attempts) = self.max_attempts
+            && !(1..=1000).contains(&attempts)
+        {
+            return invalid(format!("max attempts is {attempts}: use 1 to 1000"));
+        }
+        if let Some(queue) = &self.queue {
+            check_queue(queue)?;
+        }
+        if *self == Self::default() {
+            return invalid("nothing to change: give a priority, a time, attempts or a queue".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A name that a queue can have.
+pub(super) fn check_queue(name: &str) -> Result<(), Error> {
+    crate::job::check_queue(name).map_err(|error| Error::Invalid(error.0))
+}
+
+/// What decides whether a job runs, at one look (`jobs why`).
+#[derive(Debug, Clone, Serialize)]
+pub struct Why {
+    /// The job.
+    pub job: Job,
+    /// The moment of the look, by the clock that decides: the database's on PostgreSQL.
+    #[serde(serialize_with = "rfc3339")]
+    pub now: UnixMillis,
+    /// Since when an operator holds it back.
+    #[serde(serialize_with = "rfc3339_option")]
+    pub paused_at: Option<UnixMillis>,
+    /// Its references are parsed: it can be claimed.
+    pub parsed: bool,
+    /// Since when its queue is paused.
+    #[serde(serialize_with = "rfc3339_option")]
+    pub queue_paused_at: Option<UnixMillis>,
+    /// The limit of its queue.
+    pub queue_max_running: Option<u32>,
+    /// Running jobs of its queue.
+    pub queue_running: u64,
+    /// The registry it writes to.
+    pub registry: Option<String>,
+    /// Running jobs that write to that registry.
+    pub registry_running: u64,
+    /// The running job that writes the same destination.
+    pub same_destination: Option<JobId>,
+    /// Pending jobs of its queue that go first; counted up to 1,000.
+    pub ahead: u64,
+    /// Workers that serve its queue and have said lately that they live.
+    pub workers: u64,
+    /// Jobs that they may run at a time, together.
+    pub places: u64,
+}
+
+/// Which finished jobs are not kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Completed and cancelled jobs that were finished before this time; None keeps them all.
+    pub finished_before: Option<UnixMillis>,
+    /// Failed jobs, likewise.
+    pub failed_before: Option<UnixMillis>,
+    /// Idempotency keys of pruned jobs that are older than this time; None keeps them all.
+    pub keys_before: Option<UnixMillis>,
+}
+
+/// What one batch of retention removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Jobs, with their history.
+    pub jobs: u64,
+    /// Idempotency keys of jobs that were pruned long ago.
+    pub keys: u64,
+    /// There is more to remove.
+    #[serde(skip)]
+    pub more: bool,
+}
+
+/// What making a restored database safe did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// Jobs whose epoch was raised: all of them.
+    pub jobs: u64,
+    /// Jobs that were running when the backup was made; they are scheduled again.
+    pub requeued: u64,
+    /// Worker rows of the lost time, removed.
+    pub workers: u64,
+    /// Temporary files of the lost time, forgotten.
+    pub temp_files: u64,
+}
+
+/// Rows that were copied into another database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    /// Rows of `jobs`.
+    pub jobs: u64,
+    /// Rows of `job_events`.
+    pub events: u64,
+    /// Rows of `transfers`.
+    pub transfers: u64,
+    /// Jobs that were running: they are scheduled again in the copy.
+    pub requeued: u64,
+}
+
+/// A tag that an attempt may have written after its lease was lost.
+#[derive(Debug, Clone, Serialize)]
+pub struct LatePublication {
+    /// The digest that the attempt was writing.
+    pub digest: String,
+    /// The digest that the tag named afterwards; None when there is none or it could not be asked.
+    pub found: Option<String>,
+    /// The worker of the attempt.
+    pub worker: String,
+    /// The epoch of the attempt.
+    pub lease_epoch: i64,
 }

@@ -6,6 +6,7 @@
 //!
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
+mod choose;
 mod error;
 mod lease;
 mod look;
@@ -16,7 +17,10 @@ mod url;
 
 pub use error::Error;
 pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Settled, Unsettled, Work, WorkerRow};
-pub use look::{DatabaseInfo, Finding, Intake, JobEvent, JobFilter, Selection, Stats, Table, Waiting};
+pub use look::{
+    Copied, DatabaseInfo, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Pruned, QueueChange, QueueRow,
+    Restored, Retention, Selection, Stats, Table, Waiting, Why,
+};
 pub use url::DatabaseUrl;
 
 use crate::clock::Clock;
@@ -154,6 +158,15 @@ impl Store {
         on!(self, store => store.claim(request).await)
     }
 
+    /// As [`Store::intake`] and then [`Store::claim`], in one transaction where that is possible: a row that came by plain SQL
+    /// starts one commit sooner.
+    ///
+    /// # Errors
+    /// As [`Store::claim`].
+    pub async fn intake_and_claim(&self, request: ClaimRequest) -> Result<(Intake, Vec<Claim>), Error> {
+        on!(self, store => store.intake_and_claim(request).await)
+    }
+
     /// The lease holds for `ttl` from now, the beat is one higher, and progress is written; or it is lost and nothing is.
     ///
     /// # Errors
@@ -285,6 +298,91 @@ impl Store {
         on!(self, store => store.retry(which, actor).await)
     }
 
+    /// Queues that have a row or jobs that are not finished, by name.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn queues(&self) -> Result<Vec<QueueRow>, Error> {
+        on!(self, store => store.queues().await)
+    }
+
+    /// Pauses, resumes or limits a queue, which need not have jobs yet. False when it was so already. The change is recorded
+    /// with its actor.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name or the limit cannot be; [`Error::Backend`].
+    pub async fn queue_change(&self, queue: &str, change: QueueChange, actor: &str) -> Result<bool, Error> {
+        on!(self, store => store.queue_change(queue, change, actor).await)
+    }
+
+    /// Changes waiting jobs, each change an event. Returns how many it changed; finished and running ones do not count.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] names an id that does not exist, [`Error::Invalid`] the value that cannot be; nothing is changed
+    /// then.
+    pub async fn edit(&self, which: &Selection, edit: &Edit, actor: &str) -> Result<u64, Error> {
+        on!(self, store => store.edit(which, edit, actor).await)
+    }
+
+    /// Holds waiting jobs back until they are resumed, retried or cancelled. Returns how many; others do not count.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] names an id that does not exist; nothing is changed then.
+    pub async fn pause(&self, which: &Selection, actor: &str) -> Result<u64, Error> {
+        on!(self, store => store.pause(which, actor).await)
+    }
+
+    /// Lets paused jobs go on: pending when their time has come, else scheduled for it. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] names an id that does not exist; nothing is changed then.
+    pub async fn resume(&self, which: &Selection, actor: &str) -> Result<u64, Error> {
+        on!(self, store => store.resume(which, actor).await)
+    }
+
+    /// What decides whether a job runs; None when there is no such job.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn why(&self, id: JobId) -> Result<Option<Why>, Error> {
+        on!(self, store => store.why(id).await)
+    }
+
+    /// Removes at most `limit` finished jobs with their history, and old keys; what was removed, when and by whom stays on
+    /// record. One short transaction.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; then nothing was removed.
+    pub async fn prune(&self, retention: Retention, limit: u32, actor: &str) -> Result<Pruned, Error> {
+        on!(self, store => store.prune(retention, limit, actor).await)
+    }
+
+    /// Records that an attempt may have written its tag after its lease was lost: the one write that no fence covers.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn record_late(&self, job: JobId, late: LatePublication) -> Result<(), Error> {
+        on!(self, store => store.record_late(job, late).await)
+    }
+
+    /// Writes a consistent copy of the database to a new file, while others work on it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the file exists, or when this kind of database has a tool of its own for that.
+    pub async fn backup(&self, file: &std::path::Path) -> Result<(), Error> {
+        on!(self, store => store.backup(file).await)
+    }
+
+    /// Makes a database safe that was restored from a backup: no worker of the lost time can write to it any more, because
+    /// every epoch is raised far beyond what it may hold; what ran is scheduled again; its workers and temporary files are
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; then nothing was changed.
+    pub async fn invalidate(&self, actor: &str) -> Result<Restored, Error> {
+        on!(self, store => store.invalidate(actor).await)
+    }
+
     /// Makes a worker known. Its lock must be held already.
     ///
     /// # Errors
@@ -360,7 +458,8 @@ impl Store {
     }
 
     /// Returns when any process committed something since this last returned, or after `at_most`; the first call returns at
-    /// once. Noticed within 50 ms. Safe to drop while it waits.
+    /// once. Each clone of a store keeps its own count: who has a clone misses nothing, however many others wait. Noticed
+    /// within 50 ms, mostly within a few. Safe to drop while it waits.
     ///
     /// # Errors
     /// [`Error::Backend`].

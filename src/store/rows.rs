@@ -117,6 +117,8 @@ pub(super) fn worker(row: &SqliteRow) -> Result<WorkerRow, Error> {
         state_inode: row.try_get("state_inode")?,
         version: row.try_get("version")?,
         lease_ttl_ms: row.try_get("lease_ttl_ms")?,
+        queue: text_option(row, "queue")?,
+        concurrency: row.try_get("concurrency")?,
         started_at: UnixMillis(row.try_get("started_at")?),
         seen_at: UnixMillis(row.try_get("seen_at")?),
     })

@@ -4,6 +4,7 @@
 //! a killed worker's jobs should not wait for a clock. The lock proves something only to those who look at the same file: the
 //! row says on which machine, in which boot and in which folder it lives.
 
+use super::Settings;
 use crate::clock::{Clock, UnixMillis};
 use crate::store::{Error, Store, WorkerRow};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -147,20 +148,37 @@ pub struct Presence {
     pub place: Place,
     started_at: UnixMillis,
     lease_ttl: Duration,
+    queue: Option<String>,
+    concurrency: usize,
     // Held for its lock.
     _lock: File,
 }
 
 impl Presence {
-    /// Locks first, then inserts the row: whoever sees the row can trust the lock.
+    /// Locks first, then inserts the row: whoever sees the row can trust the lock. `concurrency` is 0 for a process that works on
+    /// one job of its own only.
     ///
     /// # Errors
     /// [`Error::Unusable`] when the state folder cannot be written; else the store's.
-    pub async fn start(store: &Store, state_dir: &Path, lease_ttl: Duration, clock: &Clock) -> Result<Self, Error> {
+    pub async fn start(
+        store: &Store,
+        state_dir: &Path,
+        settings: &Settings,
+        concurrency: usize,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
         let place = Place::here(state_dir)?;
         let (id, lock) = lock_new(&place)
             .map_err(|error| Error::Unusable(format!("state folder {}: {error}", place.state_dir.display())))?;
-        let presence = Self { id, place, started_at: clock.now(), lease_ttl, _lock: lock };
+        let presence = Self {
+            id,
+            place,
+            started_at: clock.now(),
+            lease_ttl: settings.lease_ttl,
+            queue: settings.queue.clone(),
+            concurrency,
+            _lock: lock,
+        };
         store.worker_start(presence.row(clock)).await?;
         Ok(presence)
     }
@@ -179,6 +197,8 @@ impl Presence {
             state_inode: place.inode,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lease_ttl_ms: i64::try_from(self.lease_ttl.as_millis()).unwrap_or(i64::MAX),
+            queue: self.queue.clone(),
+            concurrency: i64::try_from(self.concurrency).unwrap_or(i64::MAX),
             started_at: self.started_at,
             seen_at: clock.now(),
         }

@@ -17,11 +17,13 @@ struct Migration {
 }
 
 /// All steps, in order. The same numbers on both databases.
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "jobs", sql: include_str!("../../../migrations/sqlite/0001_jobs.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "jobs", sql: include_str!("../../../migrations/sqlite/0001_jobs.sql") },
+    Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/sqlite/0002_operations.sql") },
+];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 1;
+pub(super) const NEWEST: i64 = 2;
 
 /// "FRGT": tells our files from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x4652_4754;

@@ -49,6 +49,7 @@ async fn two_workers_never_get_the_same_job() {
                 queue: None,
                 only: None,
                 lease_ttl: TTL,
+                registry_limits: std::sync::Arc::default(),
             };
             let mut mine = Vec::new();
             loop {

@@ -69,7 +69,14 @@ impl Bench {
     }
 
     pub async fn claim_as(&self, worker: Uuid, room: usize, queue: Option<&str>, only: Option<JobId>) -> Vec<Claim> {
-        let request = ClaimRequest { worker, room, queue: queue.map(str::to_owned), only, lease_ttl: TTL };
+        let request = ClaimRequest {
+            worker,
+            room,
+            queue: queue.map(str::to_owned),
+            only,
+            lease_ttl: TTL,
+            registry_limits: Arc::default(),
+        };
         self.store.claim(request).await.unwrap()
     }
 

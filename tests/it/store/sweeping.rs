@@ -13,7 +13,15 @@ const SETTINGS: Settings =
     Settings { interval: Duration::from_secs(5), margin: Duration::from_secs(5), poison_limit: 3 };
 
 async fn presence(bench: &Bench, state: &Path) -> Presence {
-    Presence::start(&bench.store, state, TTL, &bench.clock).await.unwrap()
+    Presence::start(
+        &bench.store,
+        state,
+        &freightliner::worker::Settings { lease_ttl: TTL, ..Default::default() },
+        4,
+        &bench.clock,
+    )
+    .await
+    .unwrap()
 }
 
 /// Ends a worker as a crash does: the lock is dropped, the row stays.

@@ -1,13 +1,16 @@
 //! Carries a plan out: starts processes, hits them, and writes down what was promised.
 
 use super::book::{Acknowledged, Blow, Book, Deed, Exit};
-use super::plan::{AMBUSH, Action, By, Group, Hit, Plan, QUEUES, Request, TOMORROW_MS, Way};
+use super::plan::{Action, By, Group, Hit, Plan, QUEUES, Request, TOMORROW_MS, Way};
 use super::scene::{MOVING, Scene, pool};
 use super::support::binary::Running;
-use super::support::{PATIENCE, eventually, unix_millis};
+use super::support::{PATIENCE, eventually, unix_millis, within};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// How long a list that is to be interrupted is waited for.
+const SPEAKS_WITHIN: Duration = Duration::from_millis(250);
 
 /// A process that was started and not yet waited for.
 struct Process {
@@ -90,9 +93,15 @@ impl<'a> Driver<'a> {
             Action::Worker { slot, hit } => self.hit_worker(*slot, *hit),
             Action::Ask { group } => self.ask(*group),
             Action::Asker { group, hit } => {
-                let deed = Deed::Ask { group: *group };
-                if let Some(process) = self.others.iter_mut().rev().find(|process| process.deed == deed) {
+                if let Some(process) = self.asker(*group) {
                     process.hit(*hit);
+                }
+            }
+            Action::Interrupt { group } => {
+                if let Some(process) = self.asker(*group) {
+                    let spoken = || (!process.running.stdout().is_empty()).then_some(());
+                    let _ = within(SPEAKS_WITHIN, spoken);
+                    process.hit(Hit::Kill);
                 }
             }
             Action::Cancel { nth, by } => self.cancel(*nth, *by),
@@ -124,9 +133,14 @@ impl<'a> Driver<'a> {
                 self.cli(&["--state-dir", &state, "sweep"], Deed::Steer);
             }
             Action::Release { gate } => self.scene.destination.release(gate),
-            Action::Ambush { gate } => self.ambush(gate),
+            Action::Ambush { target, gate } => self.ambush(*target, gate),
             Action::Leave => self.workers.iter_mut().flatten().for_each(|worker| worker.hit(Hit::Continue)),
         }
+    }
+
+    /// The process that asks for this group, the newest one.
+    fn asker(&mut self, group: usize) -> Option<&mut Process> {
+        self.others.iter_mut().rev().find(|process| process.deed == Deed::Ask { group })
     }
 
     fn start_worker(&mut self, slot: usize) {
@@ -154,11 +168,11 @@ impl<'a> Driver<'a> {
     }
 
     /// Stops the worker whose tag waits at this gate, if there is one.
-    fn ambush(&mut self, gate: &str) {
+    fn ambush(&mut self, (repository, tag): (&str, &str), gate: &str) {
         if self.ambushed || !self.scene.destination.has_reached(gate) {
             return;
         }
-        let target = self.scene.destination.reference(AMBUSH.0, AMBUSH.1);
+        let target = self.scene.destination.reference(repository, tag);
         let query = format!(
             "SELECT w.pid FROM jobs AS j JOIN workers AS w ON w.id = j.worker \
              WHERE j.state = 'running' AND j.destination = '{target}'"

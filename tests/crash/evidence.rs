@@ -133,8 +133,8 @@ pub struct Evidence<'a> {
     pub transfers: Vec<Transfer>,
     pub keys: Vec<Key>,
     pub limits: Vec<Limit>,
-    /// Times that lists of this many jobs were loaded to their end.
-    pub finished_loads: i64,
+    /// Lists that were loaded to their end, once for each time.
+    pub finished_loads: Vec<String>,
     pub said: Vec<Said>,
     /// When the process of a worker was killed.
     pub killed_ms: HashMap<String, i64>,
@@ -155,7 +155,7 @@ impl<'a> Evidence<'a> {
         let transfers = shell.rows(
             "SELECT job_id, attempt, lease_epoch, registry, repository, digest, bytes, how FROM transfers ORDER BY id",
         );
-        let loads: Vec<BTreeMap<String, i64>> = shell.rows("SELECT COUNT(*) AS loads FROM finished_loads");
+        let loads: Vec<BTreeMap<String, String>> = shell.rows("SELECT content_hash FROM finished_loads");
         let limits = "SELECT name, max_running FROM queues WHERE max_running IS NOT NULL";
         let mut evidence = Self {
             plan,
@@ -167,7 +167,7 @@ impl<'a> Evidence<'a> {
             keys: shell.rows("SELECT key, job_id FROM idempotency_keys ORDER BY key"),
             // Not in every version of the schema.
             limits: shell.try_rows(limits).unwrap_or_default(),
-            finished_loads: loads[0]["loads"],
+            finished_loads: loads.into_iter().flat_map(BTreeMap::into_values).collect(),
             said: Vec::new(),
             killed_ms: HashMap::new(),
         };

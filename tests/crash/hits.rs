@@ -1,6 +1,6 @@
 //! The killer's part of the plan: what happens to the workers.
 
-use super::plan::{AMBUSH, Action, Hit, Plan, Side};
+use super::plan::{AMBUSHES, Action, Hit, Plan, Side};
 use super::random::Random;
 use super::support::fake::{Fault, Matcher};
 use std::ops::RangeInclusive;
@@ -16,14 +16,15 @@ pub enum Stop {
     Short,
     /// Of one worker, for longer than its lease.
     Long,
-    /// That too, and while the tag of an image is on its way to the destination, where it arrives after the stop.
-    Ambush,
+    /// That too, and while the tag of an image is on its way to the destination, where it arrives after the stop. `lonely`: the
+    /// next one to write that tag has the same job, and is in the middle of it when the late one wakes up.
+    Ambush { lonely: bool },
 }
 
 /// Starts and hits of every worker.
 pub fn on_workers(plan: &mut Plan, random: &mut Random, span: u64, stop: Stop) {
-    if stop == Stop::Ambush {
-        return ambush(plan, random);
+    if let Stop::Ambush { lonely } = stop {
+        return ambush(plan, random, lonely);
     }
     let long = stop == Stop::Long;
     for slot in 0..plan.slots.len() {
@@ -95,20 +96,25 @@ fn long_stop(plan: &mut Plan, random: &mut Random, span: u64, slot: usize) {
 }
 
 /// All workers live; one of them is stopped with a tag on its way. Others take its job and its target, and then the tag lands.
-fn ambush(plan: &mut Plan, random: &mut Random) {
-    let gate = "ambush".to_owned();
-    let path = format!("/v2/{}/manifests/{}", AMBUSH.0, AMBUSH.1);
-    let matcher = Matcher::new("PUT", &path).after(random.count(0..=1));
-    plan.faults.insert(0, (Side::Destination, matcher, Fault::HoldUntil(gate.clone())));
+fn ambush(plan: &mut Plan, random: &mut Random, lonely: bool) {
+    let target = AMBUSHES[usize::from(lonely)];
+    let (gate, again) = ("ambush".to_owned(), "ambush again".to_owned());
+    let matcher = || Matcher::new("PUT", &format!("/v2/{}/manifests/{}", target.0, target.1));
+    let mut faults = vec![(Side::Destination, matcher(), Fault::HoldUntil(gate.clone()))];
+    if lonely {
+        faults.push((Side::Destination, matcher(), Fault::HoldUntil(again.clone())));
+    }
+    plan.faults.splice(0..0, faults);
     for slot in 0..plan.slots.len() {
         plan.step(random.of(0..=150), Action::Start { slot });
     }
     let mut at = 300;
     while at < 2_500 {
-        plan.step(at, Action::Ambush { gate: gate.clone() });
+        plan.step(at, Action::Ambush { target, gate: gate.clone() });
         at += 50;
     }
     let up = at + random.of(LONG_STOP_MS);
     plan.step(up, Action::Release { gate });
     plan.step(up + random.of(20..=300), Action::Leave);
+    plan.step(up + random.of(500..=900), Action::Release { gate: again });
 }

@@ -37,12 +37,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--program FILE]
+const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--plan] [--program FILE]
   --seed S      begin with this seed; default: a new one each time
   --rounds N    so many rounds, each with the next seed; default 1
   --seeds A..B  the seeds from A to B, both included
   --at-once K   so many rounds beside each other; default 1
   --keep        keep plan, diary, logs and database of rounds that pass too
+  --plan        print the plans of the rounds instead
   --program F   another build of the program";
 
 /// What was typed.
@@ -58,6 +59,8 @@ struct Rules {
     program: PathBuf,
     /// Keeps what rounds leave that pass.
     keep: bool,
+    /// Only says what would be done.
+    plan: bool,
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if wanted.rules.plan {
+        wanted.seeds.iter().for_each(|seed| println!("{:#?}", plan::Plan::new(*seed)));
+        return ExitCode::SUCCESS;
+    }
     let (first, rounds) = (wanted.seeds[0], wanted.seeds.len());
     println!("{rounds} rounds on {:?} from seed {first} on", wanted.rules.kind);
     let (seeds, failed) = (Mutex::new(wanted.seeds), Mutex::new(Vec::new()));
@@ -98,7 +105,8 @@ fn main() -> ExitCode {
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let (mut first, mut rounds, mut at_once) = (None, 1, 1);
-    let mut rules = Rules { kind: Kind::Sqlite, program: env!("CARGO_BIN_EXE_freightliner").into(), keep: false };
+    let mut rules =
+        Rules { kind: Kind::Sqlite, program: env!("CARGO_BIN_EXE_freightliner").into(), keep: false, plan: false };
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} takes a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is no number"));
@@ -107,7 +115,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
             "--rounds" => rounds = number(value()?)?,
             "--at-once" => at_once = number(value()?)?.max(1),
             "--keep" => rules.keep = true,
-            "--program" => rules.program = value()?.into(),
+            "--plan" => rules.plan = true,
+            "--program" => rules.program = std::path::absolute(value()?).map_err(|error| error.to_string())?,
             "--seeds" => {
                 let text = value()?;
                 let (from, to) = text.split_once("..").ok_or("--seeds takes A..B")?;

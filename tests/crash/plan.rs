@@ -96,6 +96,10 @@ pub enum Action {
         group: usize,
         hit: Hit,
     },
+    /// Kills the process that loads this list as soon as it has said something: in the middle of its promise.
+    Interrupt {
+        group: usize,
+    },
     /// Steers the so-manieth job that was acknowledged (modulo their number).
     Cancel {
         nth: usize,
@@ -131,6 +135,7 @@ pub enum Action {
     },
     /// Stops the worker whose tag waits at this gate, if one does by now.
     Ambush {
+        target: (&'static str, &'static str),
         gate: String,
     },
     /// Has whoever is stopped in an ambush go on.
@@ -183,18 +188,18 @@ pub const MAX_ATTEMPTS: u64 = 6;
 pub const DENIED: &str = "denied/app";
 /// A time that does not come within the round.
 pub const TOMORROW_MS: u64 = 24 * 3600 * 1000;
-/// Where a worker is waited for that writes a tag.
-pub const AMBUSH: (&str, &str) = ("hot/app0", "latest");
+/// Where a worker is waited for that writes a tag: one that has rivals, or one that has a single job.
+pub const AMBUSHES: [(&str, &str); 2] = [("hot/app0", "latest"), ("cold/ambush", "t")];
 /// How many rounds of a hundred have a stop that is longer than a lease.
 const LONG_PERCENT: u64 = 15;
 /// How many have one at the worst moment: while the tag is on its way.
-const AMBUSH_PERCENT: u64 = 5;
+const AMBUSH_PERCENT: u64 = 8;
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let stop = match random.of(1..=100) {
-            1..=AMBUSH_PERCENT => Stop::Ambush,
+            1..=AMBUSH_PERCENT => Stop::Ambush { lonely: random.percent(50) },
             number if number <= AMBUSH_PERCENT + LONG_PERCENT => Stop::Long,
             _ => Stop::Short,
         };
@@ -216,6 +221,13 @@ impl Plan {
             steps: Vec::new(),
         };
         plan.want(&mut random);
+        if stop == (Stop::Ambush { lonely: true }) {
+            let (repository, tag) = (AMBUSHES[1].0.to_owned(), AMBUSHES[1].1.to_owned());
+            plan.request(&mut random, Source::Pool(2), Target::Registry { repository, tag });
+            if let Some(request) = plan.requests.last_mut() {
+                (request.queue, request.priority, request.delay_ms) = ("default", 0, None);
+            }
+        }
         plan.share_out(&mut random);
         plan.ask(&mut random, span);
         plan.steer(&mut random, span);
@@ -342,7 +354,11 @@ impl Plan {
             let blow = *random.pick(&[Hit::Kill, Hit::Kill, Hit::Stop, Hit::Term]);
             // A command takes some tens of milliseconds; a replicate lives as long as its job.
             let struck = at + random.of(2..=if way == Way::Replicate { 400 } else { 90 });
-            self.step(struck, Action::Asker { group, hit: blow });
+            if way == Way::Load && blow == Hit::Kill {
+                self.step(at + 1, Action::Interrupt { group });
+            } else {
+                self.step(struck, Action::Asker { group, hit: blow });
+            }
             if blow == Hit::Stop {
                 self.step(struck + random.of(30..=500), Action::Asker { group, hit: Hit::Continue });
             } else if way == Way::Load || random.percent(50) {

@@ -1,6 +1,7 @@
 //! Nothing that was acknowledged is lost, nothing was invented, and every end is explained.
 
 use super::Findings;
+use crate::book::Deed;
 use crate::evidence::{Event, Evidence, Job};
 use crate::plan::{DENIED, Source, TOMORROW_MS, Target, Way};
 use crate::support::fake::Fault;
@@ -70,7 +71,7 @@ fn keys(evidence: &Evidence<'_>, findings: &mut Findings) {
 fn invented(evidence: &Evidence<'_>, findings: &mut Findings) {
     let mut asked = vec![0_usize; evidence.plan.requests.len()];
     for exit in &evidence.book.exits {
-        if let crate::book::Deed::Ask { group } = exit.deed {
+        if let Deed::Ask { group } = exit.deed {
             for request in &evidence.plan.groups[group].requests {
                 asked[*request] += 1;
             }
@@ -88,34 +89,32 @@ fn invented(evidence: &Evidence<'_>, findings: &mut Findings) {
     }
 }
 
-/// A list that was loaded again after it was interrupted added only what was missing.
+/// A list that was loaded again after it was interrupted added only what was missing: each line is there once for each load
+/// that was finished, and once more when the last one was not.
 fn loads(evidence: &Evidence<'_>, findings: &mut Findings) {
-    let mut finished = 0;
     for (number, group) in evidence.plan.groups.iter().enumerate().filter(|(_, group)| group.way == Way::Load) {
-        let of_group = |exit: &&crate::book::Exit| exit.deed == crate::book::Deed::Ask { group: number };
-        let runs: Vec<_> = evidence.book.exits.iter().filter(of_group).collect();
-        finished += runs.iter().filter(|exit| exit.output.code() == Some(0)).count();
+        let runs = evidence.book.exits.iter().filter(|exit| exit.deed == Deed::Ask { group: number });
+        let unfinished = runs.max_by_key(|exit| exit.started_ms).is_some_and(|exit| exit.output.code() != Some(0));
         for request in &group.requests {
             let request = &evidence.plan.requests[*request];
             let (source, target) = (evidence.scene.source_of(request), evidence.scene.target_of(request));
-            let from_list = |job: &&Job| {
-                job.source == source
-                    && job.destination == target
-                    && job.idempotency_key.as_ref().is_some_and(|key| key.starts_with("file:"))
-            };
-            let mut by_list: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-            for job in evidence.jobs.values().filter(from_list) {
-                let key = job.idempotency_key.clone().unwrap_or_default();
-                by_list.entry(key).or_default().push(job.id);
+            // Keys of lines: `file:HASH:LOAD:LINE`.
+            let key =
+                |job: &Job| Some(job.idempotency_key.as_ref()?.strip_prefix("file:")?.split(':').next()?.to_owned());
+            let mut lines: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+            for job in evidence.jobs.values().filter(|job| job.source == source && job.destination == target) {
+                if let Some(hash) = key(job) {
+                    lines.entry(hash).or_default().push(job.id);
+                }
             }
-            for (key, ids) in by_list.into_iter().filter(|(_, ids)| ids.len() > 1) {
-                findings.add(&ids, format!("one line of a list was inserted more than once: {key}"));
+            for (hash, ids) in lines {
+                let finished = evidence.finished_loads.iter().filter(|load| **load == hash).count();
+                if ids.len() > finished + usize::from(unfinished) {
+                    let text = format!("one line of list {number} is there {} times after {finished} loads", ids.len());
+                    findings.add(&ids, text);
+                }
             }
         }
-    }
-    // A load that was killed after its last write was finished too.
-    if usize::try_from(evidence.finished_loads).unwrap_or(0) < finished {
-        findings.add(&[], format!("{finished} lists were loaded, {} are known", evidence.finished_loads));
     }
 }
 

@@ -58,7 +58,7 @@ impl<'a> Driver<'a> {
         let mut book = Book::default();
         book.moves.push((0, 0, 0));
         // The database is there before strangers look for it.
-        scene.binary.run(&["db", "migrate"]).success();
+        drop(scene.start(&["db", "migrate"]).finish().success());
         let limit = format!("INSERT INTO queues (name, max_running) VALUES ('slow', {})", plan.slow_limit);
         // The column is not in every version of the schema.
         if scene.shell.try_rows::<serde_json::Value>("SELECT max_running FROM queues").is_ok() {
@@ -156,7 +156,7 @@ impl<'a> Driver<'a> {
         let (state, concurrency) = (self.scene.state(place.host).display().to_string(), place.concurrency.to_string());
         let arguments = ["--log-format", "json", "--state-dir", &state, "work", "--concurrency", &concurrency];
         let label = format!("worker {slot}: {}", arguments.join(" "));
-        let running = self.scene.binary.spawn(&arguments);
+        let running = self.scene.start(&arguments);
         let deed = Deed::Work { host: place.host };
         self.workers[slot] = Some(Process { running, label, deed, started_ms: unix_millis(), blows: Vec::new() });
     }
@@ -197,7 +197,7 @@ impl<'a> Driver<'a> {
     }
 
     fn cli(&mut self, arguments: &[&str], deed: Deed) {
-        let running = self.scene.binary.spawn(arguments);
+        let running = self.scene.start(arguments);
         self.spawn(running, arguments.join(" "), deed);
     }
 

@@ -3,9 +3,11 @@
 use super::Rules;
 use super::plan::{MAX_ATTEMPTS, POOL, Plan, Request, Side, Source, Target};
 use super::sql::{Kind, Shell};
-use super::support::binary::Binary;
+use super::support::binary::{Binary, Running};
+use super::support::database::Database;
 use super::support::fake::Fake;
 use super::support::image::{Image, ImageBuilder, index};
+use super::support::need;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -23,7 +25,9 @@ const SHORT: [(&str, &str); 6] = [
 ];
 
 pub struct Scene {
-    pub binary: Binary,
+    /// Runs a program in the surroundings of this round: its database, its state folder, its settings.
+    binary: Binary,
+    program: PathBuf,
     pub shell: Shell,
     pub source: Fake,
     pub destination: Fake,
@@ -31,7 +35,8 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(plan: &Plan, rules: &Rules) -> Self {
-        let mut binary = Binary::of(&rules.program);
+        let setpriv = need("setpriv").expect("setpriv, of util-linux");
+        let mut binary = Binary::of(setpriv);
         for (name, value) in SHORT {
             binary = binary.env(name, value);
         }
@@ -43,8 +48,13 @@ impl Scene {
         let database = match rules.kind {
             Kind::Sqlite => binary.database().file().display().to_string(),
         };
-        let scene =
-            Self { shell: Shell::new(rules.kind, database), binary, source: Fake::start(), destination: Fake::start() };
+        let scene = Self {
+            shell: Shell::new(rules.kind, database),
+            binary,
+            program: rules.program.clone(),
+            source: Fake::start(),
+            destination: Fake::start(),
+        };
         for (number, image) in pool().iter().enumerate() {
             scene.source.put_image("pool/app", &pool_tag(number), image);
         }
@@ -62,9 +72,20 @@ impl Scene {
         }
     }
 
+    /// Starts the program. It dies with this process, however that ends, also when it is stopped just then.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let program = self.program.to_str().expect("a path in UTF-8");
+        self.binary.spawn(&[&["--pdeathsig", "KILL", "--", program], arguments].concat())
+    }
+
     /// The folder of everything this round leaves on disk.
     pub fn folder(&self) -> PathBuf {
         self.binary.home().parent().expect("a folder").to_owned()
+    }
+
+    /// The database, for whoever copies or asks it.
+    pub fn database(&self) -> &Database {
+        self.binary.database()
     }
 
     /// The state folder of a host.

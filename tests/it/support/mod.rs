@@ -24,6 +24,7 @@ pub mod skopeo;
 pub mod tls;
 pub mod token_server;
 pub mod trace;
+pub mod wall_clock;
 
 use std::path::PathBuf;
 use std::time::Duration;

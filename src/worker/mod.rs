@@ -5,6 +5,7 @@
 //! never drops a claim: the claim future runs to its end, and each claim is settled by its attempt.
 
 pub mod attempt;
+pub mod descriptors;
 pub mod lease;
 pub mod presence;
 

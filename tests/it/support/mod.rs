@@ -15,6 +15,7 @@ pub mod fake;
 pub mod http;
 pub mod image;
 pub mod layer;
+pub mod power;
 pub mod registry;
 pub mod registry_log;
 pub mod registry_storage;
@@ -22,6 +23,8 @@ pub mod server;
 pub mod skopeo;
 pub mod tls;
 pub mod token_server;
+pub mod trace;
+pub mod wall_clock;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -15,7 +15,7 @@ mod watch;
 mod workers;
 mod writer;
 
-use super::{DatabaseUrl, Error};
+use super::Error;
 use crate::clock::Clock;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -58,8 +58,7 @@ struct Inner {
 
 impl Sqlite {
     /// Opens the file, creates it on first use (its folder with mode 0700), and migrates it.
-    pub(super) async fn open(url: &DatabaseUrl, clock: Clock) -> Result<Self, Error> {
-        let DatabaseUrl::Sqlite(path) = url;
+    pub(super) async fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
         prepare_folder(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -79,7 +78,7 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
         let writer = Writer::start(connection, options, clock.clone());
         let watch = watch::Watch::new(reading);
-        Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }) })
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), writer, readers, watch, clock, version }) })
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -24,6 +24,8 @@ CREATE INDEX jobs_pending_target ON jobs (dest_key, priority, id) WHERE state = 
 CREATE INDEX jobs_retrying_target ON jobs (dest_key) WHERE state = 'scheduled' AND asked_seq IS NOT NULL;
 DROP INDEX jobs_due;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'scheduled' AND paused_at IS NULL;
+DROP INDEX jobs_finished;
+CREATE INDEX jobs_finished ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -262,9 +264,11 @@ EXECUTE FUNCTION @schema@.jobs_after_change();
 -- never waited for.
 --
 -- `workers` and `ttls` name the taker and the lease of each job, best job first. `limits` are running jobs by destination
--- registry. `at` replaces the clock, for tests. Returns the rows that run now.
+-- registry. `at` replaces the clock, for tests. `known_schema` is the newest that the caller knows: one that is older than
+-- the database claims nothing more, so this function keeps its name and parameters. Returns the rows that run now.
 CREATE FUNCTION @schema@.claim_jobs(
-    workers TEXT[], ttls BIGINT[], only_queue TEXT, only_job BIGINT, limit_names TEXT[], limit_counts BIGINT[], at BIGINT
+    workers TEXT[], ttls BIGINT[], only_queue TEXT, only_job BIGINT, limit_names TEXT[], limit_counts BIGINT[], at BIGINT,
+    known_schema BIGINT
 )
 RETURNS SETOF @schema@.jobs LANGUAGE plpgsql
 SET freightliner.quiet = 'on'
@@ -288,6 +292,10 @@ DECLARE
     crowded BOOLEAN;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('freightliner claims'), hashtext('@schema@'));
+    IF (SELECT MAX(m.version) FROM @schema@.schema_migrations AS m) > known_schema THEN
+        RAISE EXCEPTION 'the database has schema % by now, this program knows %: nothing more is claimed; start the newer freightliner',
+            (SELECT MAX(m.version) FROM @schema@.schema_migrations AS m), known_schema USING ERRCODE = 'FL001';
+    END IF;
     at := COALESCE(at, @schema@.now_ms());
     limited := cardinality(limit_names) > 0
         OR EXISTS (SELECT FROM @schema@.queues AS q WHERE q.max_running IS NOT NULL);
@@ -438,7 +446,7 @@ BEGIN
             WHERE j.state = 'pending' AND j.dest_key = wish.dest_key AND j.source_key = wish.source_key
                 AND j.options_key = wish.options AND j.queue = wish.queue AND j.kind = 'copy'
                 AND j.asked_seq IS NOT NULL
-            ORDER BY j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+            ORDER BY j.priority, j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
             IF found_id IS NULL THEN
                 SELECT j.id INTO found_id FROM @schema@.jobs AS j
                 WHERE j.state = 'scheduled' AND j.dest_key = wish.dest_key AND j.source_key = wish.source_key

@@ -37,9 +37,7 @@ pub fn database(typed: Option<&str>, environment: Environment<'_>, base: &Path) 
             )));
         }
         _ => {
-            return Err(Error::one(
-                "database URL: it has no scheme: use sqlite:PATH or postgres://USER@HOST/DATABASE",
-            ));
+            return Err(Error::one("database URL: it has no scheme: use sqlite:PATH or postgres://USER@HOST/DATABASE"));
         }
     }
     Ok(match text.parse().map_err(|problem: String| Error::one(problem))? {
@@ -62,8 +60,9 @@ pub fn state_dir(
     match (typed, database) {
         (Some(typed), _) => Ok(absolute(&typed, base)),
         (None, DatabaseUrl::Sqlite(path)) => Ok(path.parent().unwrap_or(base).to_owned()),
-        (None, DatabaseUrl::Postgres(_)) => default_folder(environment)
-            .map_err(|_| Error::one("no place for the state folder: HOME and XDG_STATE_HOME are not set: use --state-dir")),
+        (None, DatabaseUrl::Postgres(_)) => default_folder(environment).map_err(|_| {
+            Error::one("no place for the state folder: HOME and XDG_STATE_HOME are not set: use --state-dir")
+        }),
     }
 }
 

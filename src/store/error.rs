@@ -18,6 +18,9 @@ pub enum Error {
     /// permission.
     #[error("{0}")]
     Unusable(String),
+    /// A newer version has migrated the database while it was open: finish what runs, claim nothing new.
+    #[error("{0}")]
+    Outdated(String),
     /// Busy, full disk, I/O error, no connection: may pass. Nothing of what was asked is stored, unless the message says that
     /// this is not known: a connection that broke may have taken the answer with it.
     #[error("database: {message}")]
@@ -77,11 +80,15 @@ impl From<sqlx::Error> for Error {
 fn of_postgres(code: &str, message: &str) -> Error {
     let backend = |hint: &str, busy: bool| Error::Backend { message: format!("{message}{hint}"), busy };
     match code {
+        // Raised by our function that claims.
+        "FL001" => Error::Outdated(message.to_owned()),
         "42501" => Error::Unusable(format!("{message}: the database's user needs more rights")),
         "25006" => backend(" (the server takes no writes: is it a standby?)", false),
         // Another schema came under a running program.
         "0A000" if message.starts_with("cached plan") => backend("", true),
-        "26000" | "42P05" => backend(" (behind a transaction pooler the database URL needs ?pooler=transaction)", false),
+        "26000" | "42P05" => {
+            backend(" (behind a transaction pooler the database URL needs ?pooler=transaction)", false)
+        }
         "08P01" if message.contains("startup parameter") => Error::Unusable(format!(
             "{message}: behind a transaction pooler the database URL needs ?pooler=transaction"
         )),

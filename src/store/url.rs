@@ -112,7 +112,10 @@ impl FromStr for PostgresUrl {
                     kept.push((name.to_owned(), value.to_owned()));
                 }
                 (name, _) => {
-                    return Err(format!("the database URL: there is no parameter `{name}`: use pooler, {}", DRIVER.join(", ")));
+                    return Err(format!(
+                        "the database URL: there is no parameter `{name}`: use pooler, {}",
+                        DRIVER.join(", ")
+                    ));
                 }
             }
         }
@@ -200,7 +203,10 @@ mod tests {
             let DatabaseUrl::Postgres(url) = url else { panic!("{text}") };
             assert_eq!(url.has_password(), text.contains("secret"));
             assert_eq!(url.driver_url().as_str().contains("secret"), text.contains("secret"));
-            assert_eq!((url.is_pooled(), url.driver_url().as_str().contains("pooler")), (text.contains("pooler"), false));
+            assert_eq!(
+                (url.is_pooled(), url.driver_url().as_str().contains("pooler")),
+                (text.contains("pooler"), false)
+            );
         }
     }
 

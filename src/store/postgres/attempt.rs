@@ -99,6 +99,7 @@ impl Postgres {
         let end = End { fence: claim.fence(), outcome, work, transfers };
         let settled = unlocked(|| self.inner.ends.ask(end.clone())).await?;
         self.inner.known.forget(end.fence);
+        self.inner.listener.committed();
         Ok(settled)
     }
 
@@ -164,11 +165,7 @@ fn progress_columns(works: &[Work]) -> [Vec<Option<i64>>; 4] {
     ]
 }
 
-async fn renew(
-    control: &Connections,
-    clock: &Clock,
-    renewals: Vec<Renewal>,
-) -> Vec<Result<Option<Confirmed>, Error>> {
+async fn renew(control: &Connections, clock: &Clock, renewals: Vec<Renewal>) -> Vec<Result<Option<Confirmed>, Error>> {
     let works: Vec<Work> = renewals.iter().map(|renewal| renewal.work).collect();
     let [bytes_done, bytes_total, blobs_done, blobs_total] = progress_columns(&works);
     let statement = Statement::new(sql::RENEW)

@@ -6,11 +6,11 @@
 
 use super::connect::{Again, Connections, Statement};
 use super::lane::Lane;
-use super::{Postgres, millis, statements as sql, test_time};
+use super::{NEWEST_SCHEMA, Postgres, millis, statements as sql, test_time};
 use crate::clock::{BootTime, Clock};
 use crate::job::JobId;
 use crate::store::rows::{self, Columns};
-use crate::store::{Claim, ClaimRequest, Error, Fence};
+use crate::store::{Claim, ClaimRequest, Error, Fence, Intake};
 use sqlx::postgres::PgRow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -48,6 +48,13 @@ pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock) -> C
 impl Postgres {
     pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
         self.inner.claims.ask(request).await
+    }
+
+    pub(in crate::store) async fn intake_and_claim(
+        &self,
+        request: ClaimRequest,
+    ) -> Result<(Intake, Vec<Claim>), Error> {
+        Ok((self.intake().await?, self.claim(request).await?))
     }
 }
 
@@ -115,8 +122,7 @@ impl Claimer {
 
     fn adopt(&self, hands: &[Hand<'_>]) -> Statement {
         let workers: Vec<String> = hands.iter().map(|hand| hand.request.worker.to_string()).collect();
-        let (ids, epochs): (Vec<i64>, Vec<i64>) =
-            self.known.set().iter().map(|fence| (fence.job, fence.epoch)).unzip();
+        let (ids, epochs): (Vec<i64>, Vec<i64>) = self.known.set().iter().map(|fence| (fence.job, fence.epoch)).unzip();
         Statement::new(sql::ADOPT).bind(workers).bind(ids).bind(epochs)
     }
 
@@ -139,7 +145,8 @@ impl Claimer {
                 .bind(request.only)
                 .bind(limits.keys().cloned().collect::<Vec<String>>())
                 .bind(limits.values().map(|limit| i64::from(*limit)).collect::<Vec<_>>())
-                .bind(test_time(&self.clock)),
+                .bind(test_time(&self.clock))
+                .bind(NEWEST_SCHEMA),
         )
     }
 

@@ -127,9 +127,8 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn new(url: &PostgresUrl) -> Result<Self, Error> {
-        let options = PgConnectOptions::from_str(url.driver_url().as_str()).map_err(|error| {
-            Error::Unusable(format!("database {}: {error}", DatabaseUrl::Postgres(url.clone())))
-        })?;
+        let options = PgConnectOptions::from_str(url.driver_url().as_str())
+            .map_err(|error| Error::Unusable(format!("database {}: {error}", DatabaseUrl::Postgres(url.clone()))))?;
         let mut options = options.disable_statement_logging();
         if options.get_application_name().is_none() {
             options = options.application_name("freightliner");
@@ -159,7 +158,7 @@ impl Sessions {
             ("statement_timeout", limit.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", "10000".to_owned()),
             ("synchronous_commit", "on".to_owned()),
-            ("default_transaction_isolation", "read\\ committed".to_owned()),
+            ("default_transaction_isolation", "read committed".to_owned()),
             ("jit", "off".to_owned()),
             ("tcp_keepalives_idle", "30".to_owned()),
             ("tcp_keepalives_interval", "10".to_owned()),
@@ -282,12 +281,13 @@ impl Connections {
                 return Err(Failed { error: Error::Backend { message, busy: false }, state: None, unknown: true });
             }
         };
-        let (state, fatal) = match error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
-            Some(error) => {
-                (Some(error.code().to_owned()), matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
-            }
-            None => (None, true),
-        };
+        let (state, fatal) =
+            match error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) {
+                Some(error) => {
+                    (Some(error.code().to_owned()), matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+                }
+                None => (None, true),
+            };
         let stale_plan = matches!(state.as_deref(), Some("0A000" | "26000"));
         if !fatal && !stale_plan && self.roll_back(&mut connection).await {
             self.put_back(connection);

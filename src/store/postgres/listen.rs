@@ -9,9 +9,10 @@ use super::statements as sql;
 use crate::store::Error;
 use crate::store::rows::Columns;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,94 +25,102 @@ const LOOK_LISTENING: Duration = Duration::from_secs(1);
 /// Pause before listening is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What the listening task has heard.
-#[derive(Debug, Clone, Copy, Default)]
-struct Heard {
-    /// Rises with every notification, and when some may have been lost.
-    count: u64,
-    listens: bool,
-}
+/// Up to where one subscriber has been told.
+#[derive(Debug, Default)]
+pub(super) struct Cursor(AtomicU64);
 
 pub(super) struct Listener {
     /// None behind a pooler: it keeps no session to listen in.
     options: Option<PgConnectOptions>,
-    task: OnceCell<(watch::Receiver<Heard>, Mutex<Option<JoinHandle<()>>>)>,
+    heard: Arc<Heard>,
+    task: OnceLock<Mutex<Option<JoinHandle<()>>>>,
     stop: CancellationToken,
-    seen: Mutex<Seen>,
+    snapshot: Mutex<Option<String>>,
 }
 
-#[derive(Default)]
-struct Seen {
-    heard: u64,
-    snapshot: Option<String>,
+struct Heard {
+    /// How many times a commit was noticed, or may have been missed.
+    noticed: watch::Sender<u64>,
+    listens: AtomicBool,
+}
+
+impl Heard {
+    fn notice(&self) {
+        self.noticed.send_modify(|noticed| *noticed += 1);
+    }
 }
 
 impl Listener {
     pub(super) fn new(sessions: &Sessions) -> Self {
-        let options = (!sessions.is_pooled()).then(|| sessions.options().clone());
-        Self { options, task: OnceCell::new(), stop: CancellationToken::new(), seen: Mutex::default() }
+        // One more than a new cursor has been told, so that its first call returns at once.
+        let heard = Heard { noticed: watch::Sender::new(1), listens: AtomicBool::new(false) };
+        Self {
+            options: (!sessions.is_pooled()).then(|| sessions.options().clone()),
+            heard: Arc::new(heard),
+            task: OnceLock::new(),
+            stop: CancellationToken::new(),
+            snapshot: Mutex::default(),
+        }
     }
 
-    /// Returns when something was committed since the last return, or after `at_most`. The first call returns at once. Safe to
-    /// drop while it waits.
-    pub(super) async fn changed(&self, at_most: Duration, connections: &Connections) -> Result<(), Error> {
+    /// Something was committed here that somebody in this process may wait for. Who listens hears of it from the server.
+    pub(super) fn committed(&self) {
+        if !self.heard.listens.load(Ordering::Relaxed) {
+            self.heard.notice();
+        }
+    }
+
+    /// Returns when something was committed since the last return with this cursor, or after `at_most`. The first call returns
+    /// at once. Safe to drop while it waits.
+    pub(super) async fn changed(
+        &self,
+        cursor: &Cursor,
+        at_most: Duration,
+        connections: &Connections,
+    ) -> Result<(), Error> {
+        let told = cursor.0.load(Ordering::Relaxed);
+        let mut noticed = self.heard.noticed.subscribe();
         let wait = async {
-            let mut heard = self.heard().await;
-            // The first look has nothing to compare with.
-            if self.seen().snapshot.is_none() && self.look(connections).await? {
-                return Ok(());
+            self.listen();
+            if told == 0 {
+                // What later looks are compared with.
+                self.look(connections).await?;
             }
             loop {
-                if self.is_news(heard.as_mut()) {
+                let now = *noticed.borrow_and_update();
+                if now != told {
+                    cursor.0.fetch_max(now, Ordering::Relaxed);
                     return Ok(());
                 }
-                let told = match &mut heard {
-                    Some(heard) if heard.borrow().listens => {
-                        matches!(tokio::time::timeout(LOOK_LISTENING, heard.changed()).await, Ok(Ok(())))
-                    }
-                    _ => {
-                        tokio::time::sleep(LOOK_DEAF).await;
-                        false
-                    }
-                };
+                let listens = self.heard.listens.load(Ordering::Relaxed);
+                let pause = if listens { LOOK_LISTENING } else { LOOK_DEAF };
                 // Others' transactions of any kind show in the look too: it is only taken when nobody told us more.
-                if !told && self.look(connections).await? {
-                    return Ok(());
+                if tokio::time::timeout(pause, noticed.changed()).await.is_err() && self.look(connections).await? {
+                    self.heard.notice();
                 }
             }
         };
         tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
     }
 
-    /// What the task hears; it is started by the first who waits.
-    async fn heard(&self) -> Option<watch::Receiver<Heard>> {
-        let options = self.options.clone()?;
-        let (heard, _) = self.task.get_or_init(|| async { start(options, self.stop.clone()) }).await;
-        Some(heard.clone())
-    }
-
-    fn is_news(&self, heard: Option<&mut watch::Receiver<Heard>>) -> bool {
-        let Some(heard) = heard else { return false };
-        let count = heard.borrow_and_update().count;
-        let mut seen = self.seen();
-        std::mem::replace(&mut seen.heard, count) != count
-    }
-
+    /// True when some transaction was committed since the last look of anybody here.
     async fn look(&self, connections: &Connections) -> Result<bool, Error> {
         let snapshot = connections.row(&Statement::new(sql::SNAPSHOT)).await?.text("snapshot")?;
-        let mut seen = self.seen();
-        let news = seen.snapshot.as_ref() != Some(&snapshot);
-        seen.snapshot = Some(snapshot);
-        Ok(news)
+        let mut last = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = last.replace(snapshot);
+        Ok(before != *last)
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Starts the task that listens, when the first one waits.
+    fn listen(&self) {
+        if let Some(options) = &self.options {
+            self.task.get_or_init(|| start(options.clone(), self.heard.clone(), self.stop.clone()));
+        }
     }
 
     pub(super) async fn close(&self) {
         self.stop.cancel();
-        let task = self.task.get().and_then(|(_, task)| task.lock().ok().and_then(|mut task| task.take()));
+        let task = self.task.get().and_then(|task| task.lock().ok().and_then(|mut task| task.take()));
         if let Some(task) = task
             && let Err(error) = task.await
         {
@@ -121,37 +130,35 @@ impl Listener {
 }
 
 #[expect(clippy::disallowed_methods, reason = "one task that listens; its handle is kept and awaited by close")]
-fn start(
-    options: PgConnectOptions,
-    stop: CancellationToken,
-) -> (watch::Receiver<Heard>, Mutex<Option<JoinHandle<()>>>) {
-    let (sender, receiver) = watch::channel(Heard::default());
-    let task = tokio::spawn(async move {
-        stop.run_until_cancelled(async {
+fn start(options: PgConnectOptions, heard: Arc<Heard>, stop: CancellationToken) -> Mutex<Option<JoinHandle<()>>> {
+    Mutex::new(Some(tokio::spawn(async move {
+        let listening = async {
             loop {
-                if let Err(error) = listen(&options, &sender).await {
+                if let Err(error) = listen(&options, &heard).await {
                     tracing::debug!(%error, "listening to the database failed; it is looked at more often meanwhile");
                 }
-                sender.send_modify(|heard| heard.listens = false);
+                heard.listens.store(false, Ordering::Relaxed);
+                // Whoever waits for long must know that it has to look now.
+                heard.notice();
                 tokio::time::sleep(RETRY).await;
             }
-        })
-        .await;
-    });
-    (receiver, Mutex::new(Some(task)))
+        };
+        stop.run_until_cancelled(listening).await;
+    })))
 }
 
 /// Listens until the connection ends.
-async fn listen(options: &PgConnectOptions, sender: &watch::Sender<Heard>) -> Result<(), sqlx::Error> {
+async fn listen(options: &PgConnectOptions, heard: &Heard) -> Result<(), sqlx::Error> {
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let mut listener = PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await?;
     listener.listen(CHANNEL).await?;
     listener.eager_reconnect(false);
-    // Whatever was committed before the first notification counts as heard.
-    sender.send_modify(|heard| *heard = Heard { count: heard.count + 1, listens: true });
+    heard.listens.store(true, Ordering::Relaxed);
+    // What was committed before this moment may have been missed.
+    heard.notice();
     while listener.try_recv().await?.is_some() {
         while listener.next_buffered().is_some() {}
-        sender.send_modify(|heard| heard.count += 1);
+        heard.notice();
     }
     Ok(())
 }

@@ -75,12 +75,7 @@ async fn migrate(connection: &mut PgConnection, clock: &Clock) -> Result<(), Err
     version(connection).await.map(drop)
 }
 
-async fn apply(
-    connection: &mut PgConnection,
-    migration: &Migration,
-    schema: &str,
-    clock: &Clock,
-) -> Result<(), Error> {
+async fn apply(connection: &mut PgConnection, migration: &Migration, schema: &str, clock: &Clock) -> Result<(), Error> {
     if migration.version == 1 {
         connection
             .execute(

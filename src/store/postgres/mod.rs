@@ -48,9 +48,16 @@ const BULK_LIMIT: Duration = Duration::from_secs(60);
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
 /// An open PostgreSQL database. Cheap to clone.
-#[derive(Clone)]
 pub struct Postgres {
     inner: Arc<Inner>,
+    /// Which commits this clone has told of.
+    told: listen::Cursor,
+}
+
+impl Clone for Postgres {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), told: listen::Cursor::default() }
+    }
 }
 
 struct Inner {
@@ -95,6 +102,7 @@ impl Postgres {
         let readers = Connections::new(&sessions, &clock, READERS, READ_LIMIT, by_value);
         let known = claim::Known::default();
         Ok(Self {
+            told: listen::Cursor::default(),
             inner: Arc::new(Inner {
                 url: shown,
                 enqueues: queue::enqueues(bulk.clone(), clock.clone()),

@@ -28,14 +28,10 @@ impl Postgres {
             ),
         };
         self.all_exist(ids.as_deref().unwrap_or_default()).await?;
-        let statement = Statement::new(text)
-            .bind(ids)
-            .bind(state)
-            .bind(batch)
-            .bind(self.inner.now())
-            .bind_text(actor)
-            .bind(queue);
+        let statement =
+            Statement::new(text).bind(ids).bind(state).bind(batch).bind(self.inner.now()).bind_text(actor).bind(queue);
         let rows = self.inner.bulk.rows(Again::Never, &statement).await?;
+        self.inner.listener.committed();
         rows.first().map_or(Ok(0), |row| row.count("jobs"))
     }
 

@@ -42,7 +42,9 @@ impl Postgres {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        self.inner.enqueues.ask(Wish { jobs, actor: plain(actor) }).await
+        let enqueued = self.inner.enqueues.ask(Wish { jobs, actor: plain(actor) }).await?;
+        self.inner.listener.committed();
+        Ok(enqueued)
     }
 
     pub(in crate::store) async fn load_number(&self, content_hash: &str) -> Result<u64, Error> {
@@ -65,7 +67,9 @@ impl Postgres {
             due: row.flag("due")?,
             intake: row.flag("intake")?,
             pending: row.flag("pending")?,
-            next_run_at: row.time("next_run_at")?.map(|at| UnixMillis(at.0.saturating_sub(theirs.0).saturating_add(ours.0))),
+            next_run_at: row
+                .time("next_run_at")?
+                .map(|at| UnixMillis(at.0.saturating_sub(theirs.0).saturating_add(ours.0))),
         })
     }
 
@@ -88,8 +92,7 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn intake(&self) -> Result<Intake, Error> {
-        let rows =
-            self.inner.bulk.rows(Again::Harmless, &Statement::new(sql::UNPARSED).bind(INTAKE_BATCH)).await?;
+        let rows = self.inner.bulk.rows(Again::Harmless, &Statement::new(sql::UNPARSED).bind(INTAKE_BATCH)).await?;
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for row in &rows {
             let id = row.int("id")?;
@@ -273,7 +276,8 @@ impl<'a> Plan<'a> {
     }
 
     fn statement(&self, clock: &Clock) -> Statement {
-        let text = |value: fn(&NewJob) -> String| self.jobs.iter().map(|(job, _)| plain(&value(job))).collect::<Vec<_>>();
+        let text =
+            |value: fn(&NewJob) -> String| self.jobs.iter().map(|(job, _)| plain(&value(job))).collect::<Vec<_>>();
         let number = |value: fn(&NewJob) -> i64| self.jobs.iter().map(|(job, _)| value(job)).collect::<Vec<_>>();
         Statement::new(sql::ENQUEUE)
             .bind(text(|job| job.source.clone()))

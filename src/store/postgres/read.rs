@@ -82,7 +82,7 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn changed(&self, at_most: Duration) -> Result<(), Error> {
-        self.inner.listener.changed(at_most, &self.inner.control).await
+        self.inner.listener.changed(&self.told, at_most, &self.inner.control).await
     }
 }
 

@@ -62,7 +62,9 @@ fn refuse_writes(text: &str) -> Result<(), Error> {
     let word: String = text.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
     match word.as_str() {
         "select" | "with" | "values" | "table" | "explain" | "show" => Ok(()),
-        "" => Err(Error::Invalid("sql: there is no statement: one SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW".to_owned())),
+        "" => Err(Error::Invalid(
+            "sql: there is no statement: one SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW".to_owned(),
+        )),
         _ => Err(Error::Invalid(
             "sql: this statement may write: one SELECT, WITH, VALUES, TABLE, EXPLAIN or SHOW".to_owned(),
         )),
@@ -137,10 +139,21 @@ mod tests {
 
     #[test]
     fn the_first_word_decides() {
-        for text in ["SELECT 1", " -- delete\n/* a /* b */ */ (select 1)", "VALUES (1)", "TABLE jobs", "explain select 1"] {
+        for text in
+            ["SELECT 1", " -- delete\n/* a /* b */ */ (select 1)", "VALUES (1)", "TABLE jobs", "explain select 1"]
+        {
             assert!(refuse_writes(text).is_ok(), "{text}");
         }
-        for text in ["", "-- nothing", "/* open", "COPY jobs TO '/x'", "DO $$ $$", "DELETE FROM jobs", "COMMIT", "/* select */ SET x = 1"] {
+        for text in [
+            "",
+            "-- nothing",
+            "/* open",
+            "COPY jobs TO '/x'",
+            "DO $$ $$",
+            "DELETE FROM jobs",
+            "COMMIT",
+            "/* select */ SET x = 1",
+        ] {
             assert!(refuse_writes(text).is_err(), "{text}");
         }
     }

@@ -38,7 +38,7 @@ statements! {
     THROUGHPUT = concat!("SELECT COUNT(*) FILTER (WHERE state = 'completed') AS completed, \
         COUNT(*) FILTER (WHERE state = 'failed') AS failed, \
         CAST(COALESCE(SUM(json_number(report, 'bytes_copied')) FILTER (WHERE state = 'completed'), 0) AS BIGINT) AS bytes \
-        FROM jobs WHERE finished_at >= ", now!("$1"), " - $2::BIGINT");
+        FROM jobs WHERE state IN ('completed', 'failed') AND finished_at >= ", now!("$1"), " - $2::BIGINT");
 
     /// The jobs that keys name. $1 keys.
     KEYS = "SELECT k.key, k.job_id, j.id IS NOT NULL AS kept, j.source, j.destination, j.options, j.queue \
@@ -61,7 +61,7 @@ statements! {
     /// What there is to do, and how long nothing will be due. $1 now.
     WAITING = concat!("SELECT EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ", now!("$1"), ") AS due, \
         EXISTS (SELECT FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
-        EXISTS (SELECT FROM jobs WHERE state = 'pending') AS pending, \
+        EXISTS (SELECT FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
         (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, ", now!("$1"), " AS now");
 
     /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
@@ -102,9 +102,10 @@ statements! {
         FROM free WHERE jobs.id = free.id RETURNING jobs.id, jobs.failure_message");
 
     /// Takes the best jobs: see the function in the second migration. $1 the worker of each, $2 ms that its lease holds,
-    /// $3 queue or NULL for all, $4 one job or NULL, $5 registries that have a limit, $6 their limits, $7 now.
+    /// $3 queue or NULL for all, $4 one job or NULL, $5 registries that have a limit, $6 their limits, $7 now, $8 the newest
+    /// schema that is known.
     CLAIM = concat!("SELECT ", job_columns!(), " FROM claim_jobs($1::TEXT[], $2::BIGINT[], $3::TEXT, $4::BIGINT, $5::TEXT[], \
-        $6::BIGINT[], $7::BIGINT)");
+        $6::BIGINT[], $7::BIGINT, $8::BIGINT)");
 
     /// Running jobs of these workers that their process does not know of: the answer to a claim was lost. $1 workers,
     /// $2 ids and $3 epochs that are known.

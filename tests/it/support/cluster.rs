@@ -64,8 +64,7 @@ impl Cluster {
             .output()
             .expect("run initdb");
         assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
-        let cluster =
-            Self { programs, folder, durable, shell: Mutex::default(), databases: AtomicU64::new(0) };
+        let cluster = Self { programs, folder, durable, shell: Mutex::default(), databases: AtomicU64::new(0) };
         cluster.launch();
         Some(Arc::new(cluster))
     }

@@ -62,7 +62,10 @@ impl Database {
         let command = match self {
             Self::Sqlite { .. } => {
                 let mut command = Command::new(super::need("sqlite3")?);
-                command.args(["-batch", "-bail", "-noheader", "-cmd", ".timeout 10000"]).arg(self.file()).arg(statement);
+                command
+                    .args(["-batch", "-bail", "-noheader", "-cmd", ".timeout 10000"])
+                    .arg(self.file())
+                    .arg(statement);
                 command
             }
             Self::Postgres { own } => {

@@ -2,9 +2,8 @@
 
 use super::Rules;
 use super::plan::{MAX_ATTEMPTS, POOL, Plan, Request, Side, Source, Target};
-use super::sql::{Kind, Shell};
+use super::sql::Shell;
 use super::support::binary::{Binary, Running};
-use super::support::database::Database;
 use super::support::fake::Fake;
 use super::support::image::{Image, ImageBuilder, index};
 use super::support::need;
@@ -36,7 +35,7 @@ pub struct Scene {
 impl Scene {
     pub fn new(plan: &Plan, rules: &Rules) -> Self {
         let setpriv = need("setpriv").expect("setpriv, of util-linux");
-        let mut binary = Binary::of(setpriv);
+        let mut binary = Binary::of(setpriv).on(rules.kind.fresh());
         for (name, value) in SHORT {
             binary = binary.env(name, value);
         }
@@ -45,16 +44,9 @@ impl Scene {
             .env("FREIGHTLINER_RETRY_MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
             .env("FREIGHTLINER_RETRY_POISON_LIMIT", plan.poison_limit.to_string())
             .env("FREIGHTLINER_REGISTRY_TRIES", plan.registry_tries.to_string());
-        let database = match rules.kind {
-            Kind::Sqlite => binary.database().file().display().to_string(),
-        };
-        let scene = Self {
-            shell: Shell::new(rules.kind, database),
-            binary,
-            program: rules.program.clone(),
-            source: Fake::start(),
-            destination: Fake::start(),
-        };
+        let shell = Shell::new(rules.kind, binary.database());
+        let (source, destination) = (Fake::start(), Fake::start());
+        let scene = Self { shell, binary, program: rules.program.clone(), source, destination };
         for (number, image) in pool().iter().enumerate() {
             scene.source.put_image("pool/app", &pool_tag(number), image);
         }
@@ -81,11 +73,6 @@ impl Scene {
     /// The folder of everything this round leaves on disk.
     pub fn folder(&self) -> PathBuf {
         self.binary.home().parent().expect("a folder").to_owned()
-    }
-
-    /// The database, for whoever copies or asks it.
-    pub fn database(&self) -> &Database {
-        self.binary.database()
     }
 
     /// The state folder of a host.

@@ -5,10 +5,10 @@
 //! waits for readers the longer the larger the file is. A snapshot that somebody else keeps open must not be waited for: then
 //! the file grows, and is truncated soon after the snapshot ends.
 
+use super::direct::Direct;
 use crate::clock::{BootTime, Clock};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use std::path::PathBuf;
+use crate::store::Error;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -42,22 +42,22 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(options: &SqliteConnectOptions, clock: Clock) -> Self {
-        let mut log = options.get_filename().as_os_str().to_owned();
+    pub(super) fn new(file: &Path, clock: Clock) -> Self {
+        let mut log = file.as_os_str().to_owned();
         log.push("-wal");
         Self { log: log.into(), clock, busy_timeout: super::BUSY_TIMEOUT, vain: None, told: false }
     }
 
-    /// Returns when the size is to be looked at although nothing was written here. Safe to drop.
-    pub(super) async fn due(&self) {
-        tokio::time::sleep(if self.vain.is_some() { AGAIN } else { LOOK }).await;
+    /// After how long the size is to be looked at although nothing was written here.
+    pub(super) const fn due(&self) -> Duration {
+        if self.vain.is_some() { AGAIN } else { LOOK }
     }
 
     /// Truncates the log when it is long enough. Its failure is nobody's error: what is committed is safe in the log.
-    pub(super) async fn after_commit(&mut self, connection: &mut SqliteConnection) {
+    pub(super) fn after_commit(&mut self, connection: &Direct) {
         let size = self.size();
         let Some(wait) = self.wait(size) else { return };
-        match truncate(connection, wait, self.busy_timeout).await {
+        match truncate(connection, wait, self.busy_timeout) {
             Ok(true) => {
                 if self.told {
                     tracing::info!(was_bytes = size, "the write-ahead log is short again");
@@ -101,15 +101,9 @@ impl Checkpoints {
 }
 
 /// True when the log is empty now; false when somebody reads from it, or another process is at it.
-async fn truncate(connection: &mut SqliteConnection, wait: Duration, usual: Duration) -> Result<bool, sqlx::Error> {
-    set_busy_timeout(connection, wait).await?;
-    let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
-    set_busy_timeout(connection, usual).await?;
-    Ok(done?.try_get::<i64, _>(0)? == 0)
-}
-
-async fn set_busy_timeout(connection: &mut SqliteConnection, wait: Duration) -> Result<(), sqlx::Error> {
-    let text = format!("PRAGMA busy_timeout = {}", wait.as_millis());
-    sqlx::query(sqlx::AssertSqlSafe(text)).persistent(false).execute(connection).await?;
-    Ok(())
+fn truncate(connection: &Direct, wait: Duration, usual: Duration) -> Result<bool, Error> {
+    connection.set_busy_timeout(wait)?;
+    let done = connection.one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)?));
+    connection.set_busy_timeout(usual)?;
+    Ok(done? == 0)
 }

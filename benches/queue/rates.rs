@@ -79,8 +79,12 @@ pub async fn claim_some(store: &Store, worker: Uuid, room: usize) -> Measured<Ve
 /// # Errors
 /// The store's.
 pub async fn claim_within(store: &Store, worker: Uuid, room: usize, limits: &Limits) -> Measured<Vec<Claim>> {
-    let registry_limits = limits.clone();
-    Ok(store.claim(ClaimRequest { worker, room, queue: None, only: None, registry_limits, lease_ttl: TTL }).await?)
+    Ok(store.claim(request(worker, room, limits)).await?)
+}
+
+/// What a worker asks for.
+pub fn request(worker: Uuid, room: usize, limits: &Limits) -> ClaimRequest {
+    ClaimRequest { worker, room, queue: None, only: None, registry_limits: limits.clone(), lease_ttl: TTL }
 }
 
 /// Ends a claim as completed; it must be so then.

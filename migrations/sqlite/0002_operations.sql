@@ -27,6 +27,8 @@ CREATE INDEX jobs_pending_target ON jobs (dest_key, priority, id) WHERE state = 
 CREATE INDEX jobs_retrying_target ON jobs (dest_key) WHERE state = 'scheduled' AND asked_seq IS NOT NULL;
 DROP INDEX jobs_due;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'scheduled' AND paused_at IS NULL;
+DROP INDEX jobs_finished;
+CREATE INDEX jobs_finished ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -84,6 +86,7 @@ CREATE TABLE pruned_jobs (
     state TEXT NOT NULL,
     finished_at INTEGER
 ) STRICT;
+CREATE INDEX pruned_jobs_prune ON pruned_jobs (prune_id);
 
 CREATE TRIGGER pruned_jobs_insert_guard BEFORE INSERT ON pruned_jobs
 BEGIN

@@ -135,7 +135,7 @@ impl From<store::Error> for Error {
             store::Error::Invalid(message) => Self::refused("invalid", message),
             store::Error::KeyConflict(message) => Self::new(USAGE, "conflict", message),
             store::Error::NotFound(message) => Self::failed("not_found", message),
-            store::Error::Unusable(message) => Self::failed("unusable", message),
+            store::Error::Unusable(message) | store::Error::Outdated(message) => Self::failed("unusable", message),
             other @ store::Error::Backend { .. } => Self::failed("backend", other.to_string()),
         }
     }

@@ -11,7 +11,9 @@ pub mod progress;
 pub mod retry;
 pub mod state;
 
-pub use new::{DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, Enqueued, Invalid, NewJob, Parsed, parse_row};
+pub use new::{
+    DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, Enqueued, Invalid, NewJob, Parsed, check_queue, parse_row,
+};
 pub use options::CopyOptions;
 pub use progress::{Failure, How, Progress, ProgressCounter, Report, Stage, Transfer};
 pub use retry::Class;

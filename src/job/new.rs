@@ -110,9 +110,7 @@ impl NewJob {
     /// # Errors
     /// [`Invalid`] names the field.
     pub fn check(&self) -> Result<(), Invalid> {
-        if self.queue.is_empty() || self.queue.len() > QUEUE_LIMIT || self.queue.chars().any(char::is_control) {
-            return Err(Invalid(format!("queue: a name has 1 to {QUEUE_LIMIT} bytes and no control characters")));
-        }
+        check_queue(&self.queue)?;
         if !(1..=1000).contains(&self.max_attempts) {
             return Err(Invalid(format!("max attempts is {}: use 1 to 1000", self.max_attempts)));
         }
@@ -126,6 +124,17 @@ impl NewJob {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks the name of a queue.
+///
+/// # Errors
+/// [`Invalid`] says what a name may be.
+pub fn check_queue(name: &str) -> Result<(), Invalid> {
+    if name.is_empty() || name.len() > QUEUE_LIMIT || name.chars().any(char::is_control) {
+        return Err(Invalid(format!("queue: a name has 1 to {QUEUE_LIMIT} bytes and no control characters")));
+    }
+    Ok(())
 }
 
 /// Parses a row that anybody may have inserted. Layout paths must be absolute there, because a row has no working directory.

@@ -16,6 +16,9 @@ pub enum Error {
     /// permission.
     #[error("{0}")]
     Unusable(String),
+    /// A newer version has migrated the database while it was open: finish what runs, claim nothing new.
+    #[error("{0}")]
+    Outdated(String),
     /// Busy, full disk, I/O error: may pass. Nothing of what was asked is stored.
     #[error("database: {message}")]
     Backend {

@@ -1,5 +1,6 @@
 //! What passes through the door for those who look at the queue and steer it.
 
+use super::Error;
 use crate::clock::UnixMillis;
 use crate::job::{Job, JobId, State, rfc3339, rfc3339_option};
 use serde::Serialize;
@@ -11,7 +12,7 @@ pub struct Waiting {
     pub due: bool,
     /// A row has references that nobody parsed yet.
     pub intake: bool,
-    /// A job is pending.
+    /// A job is pending that is parsed: it may be claimed, unless a pause or a limit is against it.
     pub pending: bool,
     /// The smallest time of the scheduled jobs.
     pub next_run_at: Option<UnixMillis>,
@@ -190,6 +191,38 @@ pub struct Edit {
     pub max_attempts: Option<i64>,
     /// The queue it waits in.
     pub queue: Option<String>,
+}
+
+impl Edit {
+    /// Checks what can be checked without the database.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the value.
+    pub fn check(&self) -> Result<(), Error> {
+        let invalid = |message: String| Err(Error::Invalid(message));
+        if let Some(priority) = self.priority
+            && i32::try_from(priority).is_err()
+        {
+            return invalid(format!("priority is {priority}: it must fit into 32 bits"));
+        }
+        if let Some(attempts) = self.max_attempts
+            && !(1..=1000).contains(&attempts)
+        {
+            return invalid(format!("max attempts is {attempts}: use 1 to 1000"));
+        }
+        if let Some(queue) = &self.queue {
+            check_queue(queue)?;
+        }
+        if *self == Self::default() {
+            return invalid("nothing to change: give a priority, a time, attempts or a queue".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A name that a queue can have.
+pub(super) fn check_queue(name: &str) -> Result<(), Error> {
+    crate::job::check_queue(name).map_err(|error| Error::Invalid(error.0))
 }
 
 /// What decides whether a job runs, at one look (`jobs why`).

@@ -41,19 +41,26 @@ statements! {
     /// What finished since ?1.
     THROUGHPUT = "SELECT COALESCE(SUM(state = 'completed'), 0) AS completed, COALESCE(SUM(state = 'failed'), 0) AS failed, \
         COALESCE(SUM(CASE WHEN state = 'completed' THEN report ->> '$.bytes_copied' END), 0) AS bytes \
-        FROM jobs WHERE finished_at >= ?1";
+        FROM jobs WHERE state IN ('completed', 'failed', 'cancelled') AND finished_at IS NOT NULL AND finished_at >= ?1";
 
-    /// The job that a key names. ?1 key.
-    KEY = "SELECT k.job_id, j.source, j.destination, j.options, j.queue FROM idempotency_keys AS k \
-        LEFT JOIN jobs AS j ON j.id = k.job_id WHERE k.key = ?1";
+    /// The jobs that keys name. ?1 JSON array of keys.
+    KEYS = "SELECT k.key, k.job_id, j.source, j.destination, j.options, j.queue \
+        FROM json_each(?1) AS v JOIN idempotency_keys AS k ON k.key = v.value LEFT JOIN jobs AS j ON j.id = k.job_id";
 
     /// One more key for a job. ?1 key, ?2 job, ?3 now.
     KEY_ADD = "INSERT INTO idempotency_keys (key, job_id, created_at) VALUES (?1, ?2, ?3)";
 
-    /// A job that waits and is equal: ?1 target, ?2 source, ?3 options, ?4 queue. Never one that was asked for later.
-    EQUAL = "SELECT id, state, priority FROM jobs WHERE state IN ('pending', 'scheduled') AND dest_key = ?1 \
-        AND source_key = ?2 AND options_key = ?3 AND queue = ?4 AND kind = 'copy' \
-        AND asked_seq IS NOT NULL ORDER BY id LIMIT 1";
+    /// Jobs that wait and are equal, by the place in the list. Never one that was asked for later, nor one that is paused.
+    /// ?1 JSON array of [target, source, options, queue].
+    EQUAL = "SELECT at, id FROM (SELECT v.key + 0 AS at, COALESCE( \
+            (SELECT j.id FROM jobs AS j INDEXED BY jobs_pending_target WHERE j.state = 'pending' AND j.dest_key = v.value ->> 0 \
+                AND j.source_key = v.value ->> 1 AND j.options_key = v.value ->> 2 AND j.queue = v.value ->> 3 \
+                AND j.kind = 'copy' ORDER BY j.priority, j.id LIMIT 1), \
+            (SELECT j.id FROM jobs AS j INDEXED BY jobs_retrying_target WHERE j.state = 'scheduled' \
+                AND j.asked_seq IS NOT NULL AND j.dest_key = v.value ->> 0 AND j.source_key = v.value ->> 1 \
+                AND j.options_key = v.value ->> 2 AND j.queue = v.value ->> 3 AND j.kind = 'copy' \
+                AND j.paused_at IS NULL ORDER BY j.id LIMIT 1)) AS id \
+        FROM json_each(?1) AS v) WHERE id IS NOT NULL";
 
     /// The waiting job takes the better priority and the earlier time, and counts as asked for now: later than every event so
     /// far. ?1 id, ?2 priority, ?3 now, ?4 actor.
@@ -61,11 +68,13 @@ statements! {
         asked_seq = (SELECT MAX(seq) + 1 FROM job_events), \
         change_seq = change_seq + 1, change_actor = ?4, change_reason = 'an equal job was asked for' WHERE id = ?1";
 
-    /// A new job. ?1 source, ?2 destination, ?3 options, ?4 state, ?5 queue, ?6 priority, ?7 max attempts, ?8 run at, ?9 now,
-    /// ?10 key, ?11 canonical source, ?12 target, ?13 registry, ?14 canonical options, ?15 actor.
+    /// New jobs, in this order. ?1 JSON array of [source, destination, options, state, queue, priority, max attempts, run at,
+    /// now, key, canonical source, target, registry, actor].
     INSERT = "INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
         idempotency_key, source_key, dest_key, dest_registry, options_key, change_seq, change_actor, change_reason) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 1, ?15, 'enqueued') RETURNING id";
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
+            value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 2, 1, value ->> 13, 'enqueued' \
+        FROM json_each(?1) ORDER BY key RETURNING id";
 
     /// How many loads of this list were finished. ?1 hash of the content.
     LOADS = "SELECT COUNT(*) AS loads FROM finished_loads WHERE content_hash = ?1";
@@ -74,119 +83,146 @@ statements! {
     LOAD_FINISHED = "INSERT INTO finished_loads (content_hash, number, finished_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
     /// What there is to do. ?1 now.
-    WAITING = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND run_at <= ?1) AS due, \
+    WAITING = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ?1) AS due, \
         EXISTS (SELECT 1 FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
-        EXISTS (SELECT 1 FROM jobs WHERE state = 'pending') AS pending, \
-        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled') AS next_run_at";
+        EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
+        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at";
 
     /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
     /// for yet, so its asked_seq is NULL. ?1 queue.
     BUSY = "SELECT EXISTS (SELECT 1 FROM jobs AS j WHERE j.state = 'pending' AND (?1 IS NULL OR j.queue = ?1) \
             AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)) \
         OR EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND (?1 IS NULL OR queue = ?1)) \
-        OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND asked_seq IS NOT NULL \
+        OR EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND asked_seq IS NOT NULL AND paused_at IS NULL \
             AND (?1 IS NULL OR queue = ?1)) AS busy";
 
     /// Scheduled jobs whose time has come, a bounded number. ?1 now, ?2 limit.
     DUE = "UPDATE jobs SET state = 'pending', change_seq = change_seq + 1, change_actor = 'freightliner', \
-        change_reason = 'due' WHERE id IN (SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= ?1 \
-        ORDER BY run_at LIMIT ?2) AND state = 'scheduled'";
+        change_reason = 'due' WHERE id IN (SELECT id FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL \
+        AND run_at <= ?1 ORDER BY run_at LIMIT ?2) AND state = 'scheduled'";
 
     /// Rows whose references nobody has parsed yet. ?1 limit.
     UNPARSED = "SELECT id, kind, source, destination, options FROM jobs WHERE dest_key IS NULL AND state = 'pending' \
         ORDER BY id LIMIT ?1";
 
-    /// What intake found. ?1 id, ?2 source, ?3 target, ?4 registry, ?5 options.
-    PARSED = "UPDATE jobs SET source_key = ?2, dest_key = ?3, dest_registry = ?4, options_key = ?5 \
-        WHERE id = ?1 AND dest_key IS NULL";
+    /// What intake found. ?1 JSON array of [id, source, target, registry, options].
+    PARSED = "UPDATE jobs SET source_key = v.source, dest_key = v.target, dest_registry = v.registry, options_key = v.options \
+        FROM (SELECT value ->> 0 AS id, value ->> 1 AS source, value ->> 2 AS target, value ->> 3 AS registry, \
+            value ->> 4 AS options FROM json_each(?1)) AS v \
+        WHERE jobs.id = v.id AND jobs.dest_key IS NULL";
 
     /// What does not parse. ?1 id, ?2 message, ?3 now.
     REJECT = "UPDATE jobs SET state = 'failed', finished_at = ?3, failure_stage = 'intake', failure_class = 'rejected', \
         failure_message = ?2, failure_at = ?3, change_seq = change_seq + 1, change_actor = 'freightliner', \
         change_reason = 'rejected' WHERE id = ?1 AND state = 'pending'";
 
-    /// Takes the best jobs, at most one a target and none whose target is being written. The walk over the queues and the
-    /// window of each read the index of pending jobs from its start, so that rows behind them cost nothing. ?1 worker,
-    /// ?2 lease until, ?3 now, ?4 queue or NULL for all, ?5 room, ?6 rows looked at a queue.
-    CLAIM = concat!("WITH RECURSIVE waiting (queue) AS ( \
-            SELECT MIN(queue) FROM jobs WHERE state = 'pending' AND queue >= COALESCE(?4, '') \
+    /// Pairs of queue and registry with jobs that could be claimed, found by jumping through the index; `free`: how many more
+    /// jobs of the queue may run, 0 when it is paused, NULL without a limit.
+    READY_PAIRS = "WITH RECURSIVE \
+        first (queue, dest_registry) AS (SELECT queue, dest_registry FROM jobs INDEXED BY jobs_ready \
+            WHERE state = 'pending' AND dest_key IS NOT NULL ORDER BY queue, dest_registry LIMIT 1), \
+        pairs (queue, dest_registry) AS (SELECT queue, dest_registry FROM first UNION ALL \
+            SELECT n.queue, n.dest_registry FROM pairs AS p JOIN jobs AS n ON n.id = COALESCE( \
+                (SELECT id FROM jobs INDEXED BY jobs_ready WHERE state = 'pending' AND dest_key IS NOT NULL \
+                    AND queue = p.queue AND dest_registry > p.dest_registry ORDER BY dest_registry LIMIT 1), \
+                (SELECT id FROM jobs INDEXED BY jobs_ready WHERE state = 'pending' AND dest_key IS NOT NULL \
+                    AND queue > p.queue ORDER BY queue, dest_registry LIMIT 1))) \
+        SELECT p.queue, p.dest_registry, CASE WHEN q.paused_at IS NOT NULL THEN 0 \
+            WHEN q.max_running IS NOT NULL THEN MAX(q.max_running \
+                - (SELECT COUNT(*) FROM jobs AS r WHERE r.state = 'running' AND r.queue = q.name), 0) END AS free \
+        FROM pairs AS p LEFT JOIN queues AS q ON q.name = p.queue";
+
+    /// Running jobs by destination registry.
+    RUNNING_BY_REGISTRY = "SELECT dest_registry, COUNT(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY dest_registry";
+
+    /// The head of each pair. ?1 JSON array of [queue, registry], ?2 rows a pair.
+    HEADS = "SELECT j.id, j.queue, j.dest_registry, j.dest_key, j.priority, \
+            EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key) AS busy \
+        FROM json_each(?1) AS pair JOIN jobs AS j ON j.id IN (SELECT p.id FROM jobs AS p INDEXED BY jobs_ready \
+            WHERE p.state = 'pending' AND p.dest_key IS NOT NULL AND p.queue = pair.value ->> 0 \
+                AND p.dest_registry = pair.value ->> 1 ORDER BY p.priority, p.id LIMIT ?2)";
+
+    /// The best job of each target that nobody writes, in these queues, found by jumping through the index. ?1 JSON array of queues.
+    TARGET_HEADS = "WITH RECURSIVE targets (dest_key) AS ( \
+            SELECT MIN(dest_key) FROM jobs INDEXED BY jobs_pending_target WHERE state = 'pending' AND dest_key IS NOT NULL \
             UNION ALL \
-            SELECT (SELECT MIN(queue) FROM jobs WHERE state = 'pending' AND queue > waiting.queue) \
-            FROM waiting WHERE waiting.queue IS NOT NULL AND ?4 IS NULL), \
-        candidates AS ( \
-            SELECT j.id, j.priority, j.dest_key FROM waiting JOIN jobs AS j ON j.id IN ( \
-                SELECT p.id FROM jobs AS p \
-                WHERE p.state = 'pending' AND p.queue = waiting.queue ORDER BY p.priority, p.id LIMIT ?6) \
-            WHERE waiting.queue IS NOT NULL AND (?4 IS NULL OR waiting.queue = ?4) AND j.dest_key IS NOT NULL \
-                AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = waiting.queue AND q.paused_at IS NOT NULL) \
-                AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key)), \
-        turns AS ( \
-            SELECT id, priority, ROW_NUMBER() OVER (PARTITION BY dest_key ORDER BY priority, id) AS turn FROM candidates) \
-        UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
-            worker = ?1, lease_until = ?2, started_at = ?3, cancel_requested_at = NULL, bytes_done = NULL, \
+            SELECT (SELECT MIN(dest_key) FROM jobs INDEXED BY jobs_pending_target \
+                WHERE state = 'pending' AND dest_key > targets.dest_key) FROM targets WHERE targets.dest_key IS NOT NULL) \
+        SELECT j.id, j.queue, j.dest_registry, j.dest_key, j.priority, 0 AS busy FROM targets JOIN jobs AS j ON j.id IN ( \
+            SELECT p.id FROM jobs AS p INDEXED BY jobs_pending_target \
+            WHERE p.state = 'pending' AND p.dest_key = targets.dest_key AND p.queue IN (SELECT value FROM json_each(?1)) \
+            ORDER BY p.priority, p.id LIMIT 1) \
+        WHERE targets.dest_key IS NOT NULL \
+            AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = targets.dest_key)";
+
+    /// Jobs that are asked for by id. ?1 JSON array of ids.
+    NAMED = "SELECT j.id, j.queue, j.dest_registry, j.dest_key, j.priority, \
+            EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key) AS busy \
+        FROM json_each(?1) AS v JOIN jobs AS j ON j.id = v.value WHERE j.state = 'pending' AND j.dest_key IS NOT NULL";
+
+    /// Takes jobs. ?1 JSON array of [id, worker, lease until, now].
+    CLAIM = concat!("UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
+            worker = v.holder, lease_until = v.until, started_at = v.now, cancel_requested_at = NULL, bytes_done = NULL, \
             bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
             change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'claimed' \
-        WHERE id IN (SELECT id FROM turns WHERE turn = 1 ORDER BY priority, id LIMIT ?5) AND state = 'pending' \
+        FROM (SELECT value ->> 0 AS job, value ->> 1 AS holder, value ->> 2 AS until, value ->> 3 AS now \
+            FROM json_each(?1)) AS v \
+        WHERE jobs.id = v.job AND +jobs.state = 'pending' \
         RETURNING ", job_columns!());
 
-    /// Takes one job, under the same rules. ?1 worker, ?2 lease until, ?3 now, ?4 id.
-    CLAIM_ONE = concat!("UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
-            worker = ?1, lease_until = ?2, started_at = ?3, cancel_requested_at = NULL, bytes_done = NULL, \
-            bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
-            change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'claimed' \
-        WHERE id = ?4 AND state = 'pending' AND dest_key IS NOT NULL \
-            AND NOT EXISTS (SELECT 1 FROM queues AS q WHERE q.name = jobs.queue AND q.paused_at IS NOT NULL) \
-            AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = jobs.dest_key) \
-        RETURNING ", job_columns!());
+    /// Leases hold for another while. ?1 JSON array of [id, epoch, lease until, bytes done, bytes in all, blobs done, blobs in
+    /// all, bytes moved].
+    RENEW = "UPDATE jobs SET lease_until = v.until, lease_beat = lease_beat + 1, bytes_done = v.new_bytes_done, \
+            bytes_total = v.new_bytes_total, blobs_done = v.new_blobs_done, blobs_total = v.new_blobs_total, bytes_moved = v.moved \
+        FROM (SELECT value ->> 0 AS job, value ->> 1 AS epoch, value ->> 2 AS until, value ->> 3 AS new_bytes_done, \
+            value ->> 4 AS new_bytes_total, value ->> 5 AS new_blobs_done, value ->> 6 AS new_blobs_total, value ->> 7 AS moved \
+            FROM json_each(?1)) AS v \
+        WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
+        RETURNING id, lease_epoch, cancel_requested_at";
 
-    /// The lease holds for another while. ?1 id, ?2 epoch, ?3 lease until, ?4..?7 progress or NULL, ?8 bytes moved.
-    RENEW = "UPDATE jobs SET lease_until = ?3, lease_beat = lease_beat + 1, bytes_done = ?4, bytes_total = ?5, \
-        blobs_done = ?6, blobs_total = ?7, bytes_moved = ?8 \
-        WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING cancel_requested_at";
+    /// Jobs for whose target another one, asked for later, is completed. ?1 JSON array of [target, id].
+    SUPERSEDED = "SELECT id, newer FROM (SELECT v.value ->> 1 AS id, (SELECT c.id FROM jobs AS c \
+            WHERE c.state = 'completed' AND c.dest_key = v.value ->> 0 \
+                AND (c.asked_seq, c.id) > (SELECT COALESCE(asked_seq, 0), id FROM jobs WHERE id = v.value ->> 1) \
+            ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1) AS newer \
+        FROM json_each(?1) AS v) WHERE newer IS NOT NULL";
 
-    /// A job for the same target that was asked for later is done. ?1 target, ?2 id.
-    SUPERSEDED = "SELECT id FROM jobs WHERE state = 'completed' AND dest_key = ?1 \
-        AND (asked_seq, id) > (SELECT COALESCE(asked_seq, 0), id FROM jobs WHERE id = ?2) \
-        ORDER BY asked_seq DESC, id DESC LIMIT 1";
+    /// Ends attempts: the one statement for every exit from `running` that a worker has. A cancel that was asked for wins over a
+    /// retry and a release. ?1 JSON array of [id, epoch, kind, now, next run, failure stage, class, message, bytes done, bytes in
+    /// all, blobs done, blobs in all, bytes moved, report, reason]; kind: completed, failed, cancelled, retry or release.
+    SETTLE = "UPDATE jobs SET \
+            state = CASE WHEN v.kind NOT IN ('retry', 'release') THEN v.kind WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
+                WHEN v.kind = 'retry' THEN 'scheduled' ELSE 'pending' END, \
+            worker = NULL, lease_until = NULL, report = v.new_report, bytes_moved = v.moved, \
+            finished_at = CASE WHEN v.kind NOT IN ('retry', 'release') OR cancel_requested_at IS NOT NULL THEN v.now END, \
+            run_at = CASE WHEN v.kind = 'retry' THEN v.next ELSE run_at END, \
+            attempt = CASE WHEN v.kind = 'release' THEN MAX(attempt - 1, 0) ELSE attempt END, \
+            crash_count = CASE WHEN v.kind = 'release' THEN crash_count ELSE 0 END, \
+            cancel_requested_at = CASE WHEN v.kind = 'completed' THEN NULL ELSE cancel_requested_at END, \
+            failure_stage = CASE WHEN v.kind IN ('cancelled', 'release') THEN failure_stage ELSE v.stage END, \
+            failure_class = CASE WHEN v.kind IN ('cancelled', 'release') THEN failure_class ELSE v.class END, \
+            failure_message = CASE WHEN v.kind IN ('cancelled', 'release') THEN failure_message ELSE v.message END, \
+            failure_at = CASE WHEN v.kind IN ('cancelled', 'release') THEN failure_at \
+                WHEN v.kind = 'completed' THEN NULL ELSE v.now END, \
+            bytes_done = CASE WHEN v.kind = 'release' THEN bytes_done ELSE v.new_bytes_done END, \
+            bytes_total = CASE WHEN v.kind = 'release' THEN bytes_total ELSE v.new_bytes_total END, \
+            blobs_done = CASE WHEN v.kind = 'release' THEN blobs_done ELSE v.new_blobs_done END, \
+            blobs_total = CASE WHEN v.kind = 'release' THEN blobs_total ELSE v.new_blobs_total END, \
+            change_seq = change_seq + 1, change_actor = 'freightliner', \
+            change_reason = CASE v.kind WHEN 'completed' THEN 'succeeded' WHEN 'failed' THEN 'gave up' \
+                WHEN 'cancelled' THEN 'cancelled' ELSE CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
+                WHEN v.kind = 'retry' THEN 'will retry' ELSE v.reason END END \
+        FROM (SELECT value ->> 0 AS job, value ->> 1 AS epoch, value ->> 2 AS kind, value ->> 3 AS now, value ->> 4 AS next, \
+            value ->> 5 AS stage, value ->> 6 AS class, value ->> 7 AS message, value ->> 8 AS new_bytes_done, \
+            value ->> 9 AS new_bytes_total, value ->> 10 AS new_blobs_done, value ->> 11 AS new_blobs_total, value ->> 12 AS moved, \
+            value ->> 13 AS new_report, value ->> 14 AS reason FROM json_each(?1)) AS v \
+        WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
+        RETURNING id, lease_epoch, state";
 
-    /// The attempt did it. ?1 id, ?2 epoch, ?3 now, ?4 report, ?5..?8 progress, ?9 bytes moved.
-    COMPLETE = "UPDATE jobs SET state = 'completed', worker = NULL, lease_until = NULL, finished_at = ?3, report = ?4, \
-        bytes_done = ?5, bytes_total = ?6, blobs_done = ?7, blobs_total = ?8, bytes_moved = ?9, crash_count = 0, \
-        cancel_requested_at = NULL, failure_stage = NULL, failure_class = NULL, failure_message = NULL, failure_at = NULL, \
-        change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'succeeded' \
-        WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING state";
-
-    /// The attempt failed. ?1 id, ?2 epoch, ?3 now, ?4 stage, ?5 class, ?6 message, ?7 next run or NULL: no other attempt,
-    /// ?8..?11 progress, ?12 bytes moved.
-    FAIL = "UPDATE jobs SET state = CASE WHEN ?7 IS NULL THEN 'failed' WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
-            ELSE 'scheduled' END, \
-        worker = NULL, lease_until = NULL, crash_count = 0, run_at = COALESCE(?7, run_at), \
-        finished_at = CASE WHEN ?7 IS NULL OR cancel_requested_at IS NOT NULL THEN ?3 END, \
-        failure_stage = ?4, failure_class = ?5, failure_message = ?6, failure_at = ?3, \
-        bytes_done = ?8, bytes_total = ?9, blobs_done = ?10, blobs_total = ?11, bytes_moved = ?12, \
-        change_seq = change_seq + 1, change_actor = 'freightliner', \
-        change_reason = CASE WHEN ?7 IS NULL THEN 'gave up' WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
-            ELSE 'will retry' END \
-        WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING state";
-
-    /// The attempt was called off. ?1 id, ?2 epoch, ?3 now, ?4..?7 progress, ?8 bytes moved.
-    CANCELLED = "UPDATE jobs SET state = 'cancelled', worker = NULL, lease_until = NULL, finished_at = ?3, crash_count = 0, \
-        bytes_done = ?4, bytes_total = ?5, blobs_done = ?6, blobs_total = ?7, bytes_moved = ?8, \
-        change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'cancelled' \
-        WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING state";
-
-    /// The attempt is given back, refunded. ?1 id, ?2 epoch, ?3 now, ?4 reason, ?5 bytes moved.
-    RELEASE = "UPDATE jobs SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'pending' END, \
-        finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN ?3 END, \
-        worker = NULL, lease_until = NULL, attempt = MAX(attempt - 1, 0), bytes_moved = ?5, \
-        change_seq = change_seq + 1, change_actor = 'freightliner', \
-        change_reason = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE ?4 END \
-        WHERE id = ?1 AND state = 'running' AND lease_epoch = ?2 RETURNING state";
-
-    /// Blobs of an attempt. ?1 job, ?2 generation, ?3 attempt, ?4 epoch, ?5 now, ?6 JSON array of transfers.
+    /// Blobs of attempts. ?1 JSON array of [job, generation, attempt, epoch, now, registry, repository, digest, bytes, how].
     TRANSFERS = "INSERT INTO transfers (job_id, generation, attempt, lease_epoch, at, registry, repository, digest, bytes, how) \
-        SELECT ?1, ?2, ?3, ?4, ?5, value ->> '$.registry', value ->> '$.repository', value ->> '$.digest', \
-            value ->> '$.bytes', value ->> '$.how' FROM json_each(?6)";
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
+            value ->> 8, value ->> 9 FROM json_each(?1)";
 
     /// Of these, running jobs of a worker whose cancel was asked for. ?1 worker.
     CANCEL_ASKED = "SELECT id, lease_epoch FROM jobs WHERE state = 'running' AND worker = ?1 AND cancel_requested_at IS NOT NULL";
@@ -194,27 +230,139 @@ statements! {
     /// Ids that do not exist. ?1 JSON array of ids.
     UNKNOWN_IDS = "SELECT value + 0 AS id FROM json_each(?1) WHERE value NOT IN (SELECT id FROM jobs) LIMIT 1";
 
-    /// Waiting jobs end; running ones are asked to. ?1 JSON array of ids or NULL, ?2 state, ?3 batch, ?4 now, ?5 actor,
-    /// ?6 queue.
+    /// Waiting jobs end; running ones are asked to. ?1 JSON array of ids, ?2 now, ?3 actor.
     CANCEL = "UPDATE jobs SET \
             state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END, \
-            finished_at = CASE WHEN state = 'running' THEN finished_at ELSE ?4 END, \
-            cancel_requested_at = ?4, change_seq = change_seq + 1, change_actor = ?5, change_reason = 'cancelled' \
-        WHERE state IN ('scheduled', 'pending', 'running') AND (state <> 'running' OR cancel_requested_at IS NULL) \
-            AND (?1 IS NULL OR id IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR state = ?2) \
-            AND (?3 IS NULL OR batch_id = ?3) AND (?6 IS NULL OR queue = ?6)";
+            finished_at = CASE WHEN state = 'running' THEN finished_at ELSE ?2 END, paused_at = NULL, \
+            cancel_requested_at = ?2, change_seq = change_seq + 1, change_actor = ?3, change_reason = 'cancelled' \
+        WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending', 'running') \
+            AND (state <> 'running' OR cancel_requested_at IS NULL)";
 
-    /// Finished jobs begin anew; those that wait for a retry need not wait. ?1 JSON array of ids or NULL, ?2 state, ?3 batch,
-    /// ?4 now, ?5 actor, ?6 queue.
-    RETRY = "UPDATE jobs SET state = 'pending', run_at = ?4, \
+    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. ?1 JSON array of ids, ?2 now, ?3 actor.
+    RETRY = "UPDATE jobs SET state = 'pending', run_at = ?2, paused_at = NULL, \
             generation = generation + (state <> 'scheduled'), \
             attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
             bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
             failure_stage = NULL, failure_class = NULL, failure_message = NULL, failure_at = NULL, \
-            change_seq = change_seq + 1, change_actor = ?5, change_reason = 'operator retry' \
-        WHERE state IN ('scheduled', 'completed', 'failed', 'cancelled') \
-            AND (?1 IS NULL OR id IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR state = ?2) \
-            AND (?3 IS NULL OR batch_id = ?3) AND (?6 IS NULL OR queue = ?6)";
+            change_seq = change_seq + 1, change_actor = ?3, change_reason = 'operator retry' \
+        WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'completed', 'failed', 'cancelled')";
+
+    /// Waiting jobs get another place in the queue. ?1 JSON array of ids, ?2 now, ?3 actor, ?4 priority, ?5 run at,
+    /// ?6 max attempts, ?7 queue; NULL leaves a value as it is.
+    EDIT = "UPDATE jobs SET priority = COALESCE(?4, priority), run_at = COALESCE(?5, run_at), \
+            max_attempts = COALESCE(?6, max_attempts), queue = COALESCE(?7, queue), \
+            change_seq = change_seq + 1, change_actor = ?3, change_reason = 'edited' \
+        WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending') AND ?2 IS NOT NULL";
+
+    /// Waiting jobs are held back. ?1 JSON array of ids, ?2 now, ?3 actor.
+    PAUSE = "UPDATE jobs SET paused_at = ?2, state = 'scheduled', \
+            change_seq = change_seq + 1, change_actor = ?3, change_reason = 'paused' \
+        WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending') AND paused_at IS NULL";
+
+    /// Paused jobs go on. ?1 JSON array of ids, ?2 now, ?3 actor.
+    RESUME = "UPDATE jobs SET paused_at = NULL, state = CASE WHEN run_at <= ?2 THEN 'pending' ELSE 'scheduled' END, \
+            change_seq = change_seq + 1, change_actor = ?3, change_reason = 'resumed' \
+        WHERE id IN (SELECT value FROM json_each(?1)) AND state = 'scheduled' AND paused_at IS NOT NULL";
+
+    /// A page of the jobs that a filter means, by id. ?1 state, ?2 batch, ?3 queue, ?4 above this id, ?5 up to this id, ?6 limit.
+    PAGE = "SELECT id FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR batch_id = ?2) \
+        AND (?3 IS NULL OR queue = ?3) AND id > ?4 AND id <= ?5 ORDER BY id LIMIT ?6";
+
+    /// The newest job.
+    LAST_JOB = "SELECT COALESCE(MAX(id), 0) AS id FROM jobs";
+
+    /// Queues with a row or with jobs that are not finished. ?1 now.
+    QUEUES = "SELECT n.name, q.paused_at, q.max_running, COALESCE(SUM(j.state = 'scheduled'), 0) AS scheduled, \
+            COALESCE(SUM(j.state = 'pending'), 0) AS pending, COALESCE(SUM(j.state = 'running'), 0) AS running, \
+            MAX(CASE WHEN j.state = 'pending' THEN ?1 - j.run_at END) AS oldest_pending_age_ms \
+        FROM (SELECT name FROM queues UNION \
+            SELECT queue FROM jobs WHERE state IN ('scheduled', 'pending', 'running')) AS n \
+        LEFT JOIN queues AS q ON q.name = n.name \
+        LEFT JOIN jobs AS j ON j.queue = n.name AND j.state IN ('scheduled', 'pending', 'running') \
+        GROUP BY n.name ORDER BY n.name";
+
+    /// A queue is paused. ?1 name, ?2 now, ?3 actor.
+    QUEUE_PAUSE = "INSERT INTO queues (name, paused_at, change_seq, change_actor) VALUES (?1, ?2, 1, ?3) \
+        ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at, change_seq = change_seq + 1, \
+        change_actor = excluded.change_actor WHERE queues.paused_at IS NULL";
+
+    /// A queue goes on. ?1 name, ?2 actor.
+    QUEUE_RESUME = "UPDATE queues SET paused_at = NULL, change_seq = change_seq + 1, change_actor = ?2 \
+        WHERE name = ?1 AND paused_at IS NOT NULL";
+
+    /// A queue gets a limit, or loses it. ?1 name, ?2 limit or NULL, ?3 actor.
+    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) VALUES (?1, ?2, 1, ?3) \
+        ON CONFLICT (name) DO UPDATE SET max_running = excluded.max_running, change_seq = change_seq + 1, \
+        change_actor = excluded.change_actor WHERE queues.max_running IS NOT excluded.max_running";
+
+    /// What decides whether a job runs. ?1 id, ?2 since when a worker must have been seen.
+    WHY = "SELECT j.paused_at, j.dest_key IS NOT NULL AS parsed, q.paused_at AS queue_paused_at, q.max_running, j.dest_registry, \
+            (SELECT COUNT(*) FROM jobs AS r WHERE r.state = 'running' AND r.queue = j.queue) AS queue_running, \
+            (SELECT COUNT(*) FROM jobs AS r WHERE r.state = 'running' AND r.dest_registry = j.dest_registry) AS registry_running, \
+            (SELECT r.id FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key AND r.id <> j.id) AS same_destination, \
+            (SELECT COUNT(*) FROM (SELECT 1 FROM jobs AS a WHERE a.state = 'pending' AND a.queue = j.queue \
+                AND (a.priority, a.id) < (j.priority, j.id) LIMIT 1000)) AS ahead, \
+            (SELECT COUNT(*) FROM workers AS w WHERE w.concurrency > 0 AND w.seen_at >= ?2 \
+                AND (w.queue IS NULL OR w.queue = j.queue)) AS workers, \
+            (SELECT COALESCE(SUM(w.concurrency), 0) FROM workers AS w WHERE w.seen_at >= ?2 \
+                AND (w.queue IS NULL OR w.queue = j.queue)) AS places \
+        FROM jobs AS j LEFT JOIN queues AS q ON q.name = j.queue WHERE j.id = ?1";
+
+    /// Retention begins a batch. ?1 now, ?2 actor, ?3 reason.
+    PRUNE = "INSERT INTO prunes (at, actor, reason) VALUES (?1, ?2, ?3) RETURNING id";
+
+    /// Finished jobs that are not kept any longer, oldest first. ?1 state, ?2 finished before, ?3 limit.
+    PRUNABLE = "SELECT id FROM jobs WHERE state = ?1 AND finished_at IS NOT NULL AND finished_at < ?2 \
+        ORDER BY finished_at LIMIT ?3";
+
+    /// Records jobs that are about to be removed. ?1 prune, ?2 JSON array of ids.
+    PRUNE_RECORD = "INSERT INTO pruned_jobs (job_id, prune_id, state, finished_at) SELECT id, ?1, state, finished_at FROM jobs \
+        WHERE id IN (SELECT value FROM json_each(?2)) AND state IN ('completed', 'failed', 'cancelled')";
+
+    /// Removes the events of the jobs of a prune. ?1 prune.
+    PRUNE_EVENTS = "DELETE FROM job_events WHERE job_id IN (SELECT job_id FROM pruned_jobs WHERE prune_id = ?1)";
+
+    /// Removes the transfers of the jobs of a prune. ?1 prune.
+    PRUNE_TRANSFERS = "DELETE FROM transfers WHERE job_id IN (SELECT job_id FROM pruned_jobs WHERE prune_id = ?1)";
+
+    /// Removes the jobs of a prune. ?1 prune.
+    PRUNE_JOBS = "DELETE FROM jobs WHERE id IN (SELECT job_id FROM pruned_jobs WHERE prune_id = ?1)";
+
+    /// A consistent copy in a new file. ?1 its name.
+    BACKUP = "VACUUM INTO ?1";
+
+    /// Removes old keys of jobs that are not kept any more. ?1 made before, ?2 limit.
+    PRUNE_KEYS = "DELETE FROM idempotency_keys WHERE key IN (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < ?1 \
+        AND NOT EXISTS (SELECT 1 FROM jobs AS j WHERE j.id = k.job_id) LIMIT ?2)";
+
+    /// A tag may have been written late. ?1 job, ?2 now, ?3 worker, ?4 detail.
+    LATE = "INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, reason, \
+        detail) SELECT id, ?2, state, state, generation, lease_epoch, attempt, ?3, 'freightliner', 'published late', ?4 \
+        FROM jobs WHERE id = ?1";
+
+    /// A restore begins. ?1 now, ?2 actor, ?3 epochs.
+    RESTORE = "INSERT INTO restores (at, actor, epochs) VALUES (?1, ?2, ?3) RETURNING id";
+
+    /// What ran when the backup was made waits again. ?1 now, ?2 actor.
+    RESTORE_RUNNING = "UPDATE jobs SET state = 'scheduled', worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, \
+        attempt = MAX(attempt - 1, 0), run_at = ?1, change_seq = change_seq + 1, change_actor = ?2, \
+        change_reason = 'restored from a backup' WHERE state = 'running'";
+
+    /// Every epoch rises. ?1 epochs, ?2 actor.
+    RESTORE_EPOCHS = "UPDATE jobs SET lease_epoch = lease_epoch + ?1, change_seq = change_seq + 1, change_actor = ?2, \
+        change_reason = 'restored'";
+
+    /// Workers of the lost time are forgotten.
+    RESTORE_WORKERS = "DELETE FROM workers";
+
+    /// Their temporary files too.
+    RESTORE_TEMP_FILES = "DELETE FROM temp_files";
+
+    /// The restore is done. ?1 id, ?2 now.
+    RESTORE_DONE = "UPDATE restores SET finished_at = ?2 WHERE id = ?1";
+
+    /// The schema as it is now: another program may have migrated the database since it was opened.
+    SCHEMA = "SELECT MAX(version) AS version FROM schema_migrations";
 
     /// The queue is paused. ?1 name.
     PAUSED = "SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1 AND paused_at IS NOT NULL) AS paused";

@@ -154,7 +154,8 @@ impl Worker {
     /// running attempts are released. Returns with no attempt running.
     ///
     /// # Errors
-    /// [`Error::Unusable`]: the database cannot be used any more; or, with `until_done`, what failed could not be counted.
+    /// [`Error::Outdated`]: a newer version has migrated the database; what ran was finished first. [`Error::Unusable`]: the
+    /// database cannot be used any more; or, with `until_done`, what failed could not be counted.
     /// Anything else is waited out.
     pub async fn run(mut self, shutdown: &Shutdown, until_done: bool) -> Result<Worked, Error> {
         let mut failing = false;
@@ -171,6 +172,11 @@ impl Worker {
                         break;
                     }
                     tick.idle_for
+                }
+                Err(error @ Error::Outdated(_)) => {
+                    tracing::error!(%error, "finishing what runs, then ending");
+                    self.drain(shutdown).await;
+                    return Err(error);
                 }
                 Err(error) if self.parts.store.is_closed() => {
                     shutdown.now();

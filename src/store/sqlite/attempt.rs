@@ -1,65 +1,252 @@
-//! The fenced writes of an attempt: renew, confirm, settle. Each names the epoch; zero rows means that the lease is lost.
+//! The fenced writes of an attempt: renew, confirm, settle, each for many attempts in one statement. Each row names the epoch;
+//! a row that touches nothing means that the lease is lost.
 
 use super::Sqlite;
+use super::batch::{Kind, Op, Task};
+use super::writer::Lane;
 use crate::clock::UnixMillis;
-use crate::job::{JobId, Progress, Transfer};
+use crate::job::{JobId, Progress, State, Transfer};
 use crate::store::statements as sql;
 use crate::store::{Claim, Confirmed, Error, Fence, Held, Outcome, Settled, Work};
-use sqlx::sqlite::{SqliteConnection, SqliteQueryResult, SqliteRow};
-use sqlx::{Row, Sqlite as Dialect, query::Query, sqlite::SqliteArguments};
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+use std::collections::HashMap;
 use std::time::Duration;
-
-type Statement<'q> = Query<'q, Dialect, SqliteArguments>;
 
 /// SQLite's integers are signed; sizes beyond that do not exist.
 fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Binds progress as four parameters, NULL before anything is known.
-fn bind_progress<'q>(statement: Statement<'q>, progress: Option<Progress>) -> Statement<'q> {
-    statement
-        .bind(progress.map(|progress| int(progress.bytes_done)))
-        .bind(progress.map(|progress| int(progress.bytes_total)))
-        .bind(progress.map(|progress| int(progress.blobs_done)))
-        .bind(progress.map(|progress| int(progress.blobs_total)))
+/// Bytes and blobs, done and in all; null before anything is known.
+fn progress(progress: Option<Progress>) -> [Value; 4] {
+    let number = |of: fn(&Progress) -> u64| progress.as_ref().map_or(Value::Null, |progress| int(of(progress)).into());
+    [
+        number(|progress| progress.bytes_done),
+        number(|progress| progress.bytes_total),
+        number(|progress| progress.blobs_done),
+        number(|progress| progress.blobs_total),
+    ]
+}
+
+/// Rows as one parameter.
+pub(super) fn rows(rows: Vec<Value>) -> String {
+    Value::Array(rows).to_string()
+}
+
+/// One renewal.
+pub(super) struct Renewal {
+    fence: Fence,
+    until: UnixMillis,
+    work: Work,
+}
+
+impl Renewal {
+    fn row(&self) -> Value {
+        let [bytes_done, bytes_total, blobs_done, blobs_total] = progress(self.work.progress);
+        let Fence { job, epoch } = self.fence;
+        let moved = int(self.work.bytes_moved);
+        json!([job, epoch, self.until.0, bytes_done, bytes_total, blobs_done, blobs_total, moved])
+    }
+}
+
+pub(super) struct Renewals;
+
+impl Kind for Renewals {
+    type Input = Renewal;
+    type Output = Held;
+
+    fn run<'a>(
+        connection: &'a mut SqliteConnection,
+        inputs: Vec<&'a Renewal>,
+    ) -> BoxFuture<'a, Result<Vec<Result<Held, Error>>, Error>> {
+        Box::pin(async move {
+            let held = renew(connection, &inputs).await?;
+            Ok(held.into_iter().map(Ok).collect())
+        })
+    }
+}
+
+async fn renew(connection: &mut SqliteConnection, inputs: &[&Renewal]) -> Result<Vec<Held>, Error> {
+    let renewed = sqlx::query(sql::RENEW)
+        .bind(rows(inputs.iter().map(|renewal| renewal.row()).collect()))
+        .fetch_all(connection)
+        .await?;
+    let mut held = HashMap::with_capacity(renewed.len());
+    for row in &renewed {
+        let cancel = row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some();
+        held.insert(fence(row)?, if cancel { Held::CancelRequested } else { Held::Yes });
+    }
+    Ok(inputs.iter().map(|renewal| held.get(&renewal.fence).copied().unwrap_or(Held::Lost)).collect())
+}
+
+fn fence(row: &sqlx::sqlite::SqliteRow) -> Result<Fence, Error> {
+    Ok(Fence { job: row.try_get("id")?, epoch: row.try_get("lease_epoch")? })
+}
+
+/// One confirm: a renewal, and the question whether a newer job has written the target.
+pub(super) struct Confirmation {
+    renewal: Renewal,
+    dest_key: String,
+    may_be_superseded: bool,
+}
+
+pub(super) struct Confirms;
+
+impl Kind for Confirms {
+    type Input = Confirmation;
+    type Output = Confirmed;
+
+    fn run<'a>(
+        connection: &'a mut SqliteConnection,
+        inputs: Vec<&'a Confirmation>,
+    ) -> BoxFuture<'a, Result<Vec<Result<Confirmed, Error>>, Error>> {
+        Box::pin(async move {
+            let renewals: Vec<&Renewal> = inputs.iter().map(|confirmation| &confirmation.renewal).collect();
+            let held = renew(connection, &renewals).await?;
+            let asked = inputs.iter().filter(|confirmation| confirmation.may_be_superseded);
+            let asked = rows(asked.map(|input| json!([input.dest_key, input.renewal.fence.job])).collect());
+            let mut newer: HashMap<JobId, JobId> = HashMap::new();
+            for row in sqlx::query(sql::SUPERSEDED).bind(asked).fetch_all(connection).await? {
+                newer.insert(row.try_get("id")?, row.try_get("newer")?);
+            }
+            let confirmed = inputs.iter().zip(held).map(|(input, held)| {
+                Ok(match held {
+                    Held::Lost => Confirmed::Lost,
+                    Held::CancelRequested => Confirmed::CancelRequested,
+                    Held::Yes => newer
+                        .get(&input.renewal.fence.job)
+                        .filter(|_| input.may_be_superseded)
+                        .map_or(Confirmed::Yes, |by| Confirmed::Superseded { by: *by }),
+                })
+            });
+            Ok(confirmed.collect())
+        })
+    }
+}
+
+/// One end of an attempt.
+pub(super) struct Ending {
+    fence: Fence,
+    generation: i64,
+    attempt: i64,
+    now: UnixMillis,
+    outcome: Outcome,
+    work: Work,
+    transfers: Vec<Transfer>,
+}
+
+impl Ending {
+    /// The columns of the settling statement, in its order.
+    fn row(&self) -> Result<Value, Error> {
+        let Fence { job, epoch } = self.fence;
+        let [bytes_done, bytes_total, blobs_done, blobs_total] = progress(self.work.progress);
+        let (mut next, mut failure, mut report, mut reason) = (Value::Null, [const { Value::Null }; 3], None, "");
+        let kind = match &self.outcome {
+            Outcome::Completed(done) => {
+                report = Some(serde_json::to_string(done).map_err(|error| Error::Invalid(format!("report: {error}")))?);
+                "completed"
+            }
+            Outcome::Failed { failure: why, retry_in } => {
+                failure = [why.stage.clone(), why.class.clone(), why.message.clone()].map(Value::from);
+                next = retry_in.map(|pause| self.now.plus(pause).0).into();
+                if retry_in.is_some() { "retry" } else { "failed" }
+            }
+            Outcome::Cancelled => "cancelled",
+            Outcome::Released { reason: why } => {
+                reason = why;
+                "release"
+            }
+        };
+        let [stage, class, message] = failure;
+        let moved = int(self.work.bytes_moved);
+        Ok(json!([
+            job,
+            epoch,
+            kind,
+            self.now.0,
+            next,
+            stage,
+            class,
+            message,
+            bytes_done,
+            bytes_total,
+            blobs_done,
+            blobs_total,
+            moved,
+            report,
+            reason
+        ]))
+    }
+
+    fn transfers(&self) -> impl Iterator<Item = Value> + '_ {
+        let Fence { job, epoch } = self.fence;
+        self.transfers.iter().map(move |transfer| {
+            json!([
+                job,
+                self.generation,
+                self.attempt,
+                epoch,
+                self.now.0,
+                transfer.registry,
+                transfer.repository,
+                transfer.digest,
+                transfer.bytes,
+                transfer.how
+            ])
+        })
+    }
+}
+
+pub(super) struct Settles;
+
+impl Kind for Settles {
+    type Input = Ending;
+    type Output = Settled;
+
+    fn run<'a>(
+        connection: &'a mut SqliteConnection,
+        inputs: Vec<&'a Ending>,
+    ) -> BoxFuture<'a, Result<Vec<Result<Settled, Error>>, Error>> {
+        Box::pin(async move {
+            let ends = rows(inputs.iter().map(|ending| ending.row()).collect::<Result<_, _>>()?);
+            let mut settled = HashMap::with_capacity(inputs.len());
+            for row in sqlx::query(sql::SETTLE).bind(ends).fetch_all(&mut *connection).await? {
+                let state: State =
+                    row.try_get::<&str, _>("state")?.parse().map_err(|error| Error::Unusable(format!("{error}")))?;
+                settled.insert(fence(&row)?, state);
+            }
+            let transfers: Vec<Value> = inputs
+                .iter()
+                .filter(|ending| settled.contains_key(&ending.fence))
+                .flat_map(|ending| ending.transfers())
+                .collect();
+            if !transfers.is_empty() {
+                sqlx::query(sql::TRANSFERS).bind(rows(transfers)).execute(connection).await?;
+            }
+            let answers = inputs
+                .iter()
+                .map(|ending| Ok(settled.get(&ending.fence).map_or(Settled::LeaseLost, |state| Settled::Now(*state))));
+            Ok(answers.collect())
+        })
+    }
 }
 
 impl Sqlite {
     pub(in crate::store) async fn renew(&self, fence: Fence, ttl: Duration, work: Work) -> Result<Held, Error> {
-        let until = self.inner.clock.now().plus(ttl);
-        self.inner
-            .writer
-            .write(move |connection| Box::pin(async move { renew(connection, fence, until, work).await }))
-            .await
+        let renewal = Renewal { fence, until: self.inner.clock.now().plus(ttl), work };
+        self.inner.writer.send(Lane::Control, |reply| Op::Renew(renewal, reply)).await
     }
 
     pub(in crate::store) async fn confirm(&self, claim: &Claim, ttl: Duration, work: Work) -> Result<Confirmed, Error> {
-        let until = self.inner.clock.now().plus(ttl);
-        let fence = claim.fence();
-        let dest_key = claim.dest_key.clone();
-        let may_be_superseded = claim.job.generation == 1;
-        self.inner
-            .writer
-            .write(move |connection| {
-                Box::pin(async move {
-                    match renew(&mut *connection, fence, until, work).await? {
-                        Held::Lost => return Ok(Confirmed::Lost),
-                        Held::CancelRequested => return Ok(Confirmed::CancelRequested),
-                        Held::Yes => {}
-                    }
-                    if !may_be_superseded {
-                        return Ok(Confirmed::Yes);
-                    }
-                    let newer =
-                        sqlx::query(sql::SUPERSEDED).bind(dest_key).bind(fence.job).fetch_optional(connection).await?;
-                    Ok(match newer {
-                        Some(row) => Confirmed::Superseded { by: row.try_get("id")? },
-                        None => Confirmed::Yes,
-                    })
-                })
-            })
-            .await
+        let confirmation = Confirmation {
+            renewal: Renewal { fence: claim.fence(), until: self.inner.clock.now().plus(ttl), work },
+            dest_key: claim.dest_key.clone(),
+            may_be_superseded: claim.job.generation == 1,
+        };
+        self.inner.writer.send(Lane::Control, |reply| Op::Confirm(confirmation, reply)).await
     }
 
     pub(in crate::store) async fn settle(
@@ -69,34 +256,16 @@ impl Sqlite {
         work: Work,
         transfers: Vec<Transfer>,
     ) -> Result<Settled, Error> {
-        let now = self.inner.clock.now();
-        let fence = claim.fence();
-        let (generation, attempt) = (claim.job.generation, claim.job.attempt);
-        self.inner
-            .writer
-            .write(move |connection| {
-                Box::pin(async move {
-                    let Some(row) = end(&mut *connection, fence, outcome, work, now).await? else {
-                        return Ok(Settled::LeaseLost);
-                    };
-                    let state: String = row.try_get("state")?;
-                    if !transfers.is_empty() {
-                        let transfers = serde_json::to_string(&transfers)
-                            .map_err(|error| Error::Invalid(format!("transfers: {error}")))?;
-                        sqlx::query(sql::TRANSFERS)
-                            .bind(fence.job)
-                            .bind(generation)
-                            .bind(attempt)
-                            .bind(fence.epoch)
-                            .bind(now.0)
-                            .bind(transfers)
-                            .execute(connection)
-                            .await?;
-                    }
-                    Ok(Settled::Now(state.parse().map_err(|error| Error::Unusable(format!("{error}")))?))
-                })
-            })
-            .await
+        let ending = Ending {
+            fence: claim.fence(),
+            generation: claim.job.generation,
+            attempt: claim.job.attempt,
+            now: self.inner.clock.now(),
+            outcome,
+            work,
+            transfers,
+        };
+        self.inner.writer.send(Lane::Control, |reply| Op::Settle(ending, reply)).await
     }
 
     pub(in crate::store) async fn cancel_asked(&self, worker: uuid::Uuid) -> Result<Vec<Fence>, Error> {
@@ -105,7 +274,7 @@ impl Sqlite {
             .fetch_all(&self.inner.readers)
             .await?
             .iter()
-            .map(|row| Ok(Fence { job: row.try_get::<JobId, _>("id")?, epoch: row.try_get("lease_epoch")? }))
+            .map(fence)
             .collect()
     }
 
@@ -116,70 +285,39 @@ impl Sqlite {
         fence: Fence,
     ) -> Result<(), Error> {
         let now = self.inner.clock.now();
-        self.inner
-            .writer
-            .write(move |connection| {
-                Box::pin(async move {
-                    sqlx::query(sql::TEMP_REGISTER)
-                        .bind(path)
-                        .bind(worker.to_string())
-                        .bind(fence.job)
-                        .bind(fence.epoch)
-                        .bind(now.0)
-                        .execute(connection)
-                        .await?;
-                    Ok(())
-                })
+        self.write(Lane::Control, move |connection| {
+            Box::pin(async move {
+                sqlx::query(sql::TEMP_REGISTER)
+                    .bind(path)
+                    .bind(worker.to_string())
+                    .bind(fence.job)
+                    .bind(fence.epoch)
+                    .bind(now.0)
+                    .execute(connection)
+                    .await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
 
     pub(in crate::store) async fn temp_forget(&self, paths: Vec<String>) -> Result<(), Error> {
-        let paths = serde_json::to_string(&paths).map_err(|error| Error::Invalid(format!("paths: {error}")))?;
-        self.inner
-            .writer
-            .write(move |connection| {
-                Box::pin(async move {
-                    let _: SqliteQueryResult = sqlx::query(sql::TEMP_FORGET).bind(paths).execute(connection).await?;
-                    Ok(())
-                })
+        let paths = rows(paths.into_iter().map(Value::from).collect());
+        self.write(Lane::Control, move |connection| {
+            Box::pin(async move {
+                sqlx::query(sql::TEMP_FORGET).bind(paths).execute(connection).await?;
+                Ok(())
             })
-            .await
+        })
+        .await
     }
-}
 
-async fn renew(connection: &mut SqliteConnection, fence: Fence, until: UnixMillis, work: Work) -> Result<Held, Error> {
-    let statement = sqlx::query(sql::RENEW).bind(fence.job).bind(fence.epoch).bind(until.0);
-    let row = bind_progress(statement, work.progress).bind(int(work.bytes_moved)).fetch_optional(connection).await?;
-    Ok(match row {
-        None => Held::Lost,
-        Some(row) if row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some() => Held::CancelRequested,
-        Some(_) => Held::Yes,
-    })
-}
-
-/// The one statement for every exit from `running` that a worker takes.
-async fn end(
-    connection: &mut SqliteConnection,
-    fence: Fence,
-    outcome: Outcome,
-    work: Work,
-    now: UnixMillis,
-) -> Result<Option<SqliteRow>, Error> {
-    let moved = int(work.bytes_moved);
-    let start = |text: &'static str| sqlx::query(text).bind(fence.job).bind(fence.epoch).bind(now.0);
-    let statement = match outcome {
-        Outcome::Completed(report) => {
-            let report = serde_json::to_string(&report).map_err(|error| Error::Invalid(format!("report: {error}")))?;
-            bind_progress(start(sql::COMPLETE).bind(report), work.progress).bind(moved)
-        }
-        Outcome::Failed { failure, retry_in } => {
-            let next = retry_in.map(|pause| now.plus(pause).0);
-            let statement = start(sql::FAIL).bind(failure.stage).bind(failure.class).bind(failure.message).bind(next);
-            bind_progress(statement, work.progress).bind(moved)
-        }
-        Outcome::Cancelled => bind_progress(start(sql::CANCELLED), work.progress).bind(moved),
-        Outcome::Released { reason } => start(sql::RELEASE).bind(reason).bind(moved),
-    };
-    Ok(statement.fetch_optional(connection).await?)
+    /// Runs a rare operation in a transaction of the writer.
+    pub(super) async fn write<T, F>(&self, lane: Lane, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
+    {
+        self.inner.writer.send(lane, |reply| Task::op(work, reply)).await
+    }
 }

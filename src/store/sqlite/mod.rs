@@ -4,7 +4,12 @@
 //! survive a power cut. It never opens a file on a network file system, where SQLite's locks do not hold.
 
 mod attempt;
+mod batch;
 mod check;
+mod checkpoint;
+mod claim;
+mod enqueue;
+mod keep;
 mod migrate;
 mod operate;
 mod queue;
@@ -38,6 +43,9 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 const OPEN_PAUSE: Duration = Duration::from_millis(20);
 /// Readers at a time: the worker's loop, commands, and one spare.
 const READERS: u32 = 4;
+/// Pages that a connection keeps in memory, in SQLite's terms: negative is KiB. The indexes of a million jobs are written to at
+/// random places.
+const CACHE_SIZE: &str = "-32768";
 /// The oldest SQLite that is sound: before 3.51.3 a WAL reset could lose a commit.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
@@ -68,6 +76,9 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
+            // The writer does that itself, after it has answered.
+            .pragma("wal_autocheckpoint", "0")
+            .pragma("cache_size", CACHE_SIZE)
             .disable_statement_logging();
         let (connection, version) = open_writer(&options, &clock).await.map_err(|error| match error {
             Error::Unusable(message) | Error::Backend { message, .. } => {
@@ -80,6 +91,16 @@ impl Sqlite {
         let writer = Writer::start(connection, options, clock.clone());
         let watch = watch::Watch::new(reading);
         Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }) })
+    }
+
+    /// A connection of its own that only reads, for what takes long.
+    async fn connect_reader(&self) -> Result<SqliteConnection, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(&self.inner.path)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        Ok(options.connect().await?)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -1,43 +1,109 @@
-//! What operators do to queues and to the database as a whole.
+//! What operators do to queues: pause, limit, and ask why a job does not run.
 
 use super::Sqlite;
+use super::writer::Lane;
+use crate::clock::UnixMillis;
 use crate::job::JobId;
-use crate::store::{Edit, Error, LatePublication, Pruned, QueueChange, QueueRow, Restored, Retention, Selection, Why};
-use std::path::Path;
+use crate::store::look::check_queue;
+use crate::store::statements as sql;
+use crate::store::{Error, LatePublication, QueueChange, QueueRow, Why, rows};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use std::time::Duration;
 
-fn absent<T>() -> Result<T, Error> {
-    Err(Error::Invalid("not implemented".to_owned()))
+/// A worker that has said nothing for so long does not count as one that serves a queue.
+const SILENT: Duration = Duration::from_secs(60);
+
+fn count(row: &SqliteRow, column: &str) -> Result<u64, Error> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
+}
+
+fn limit(row: &SqliteRow) -> Result<Option<u32>, Error> {
+    Ok(row.try_get::<Option<i64>, _>("max_running")?.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)))
 }
 
 impl Sqlite {
     pub(in crate::store) async fn queues(&self) -> Result<Vec<QueueRow>, Error> {
-        absent()
+        let now = self.inner.clock.now();
+        sqlx::query(sql::QUEUES)
+            .bind(now.0)
+            .fetch_all(&self.inner.readers)
+            .await?
+            .iter()
+            .map(|row| {
+                let oldest = row.try_get::<Option<i64>, _>("oldest_pending_age_ms")?;
+                Ok(QueueRow {
+                    name: rows::text(row, "name")?,
+                    paused_at: row.try_get::<Option<i64>, _>("paused_at")?.map(UnixMillis),
+                    max_running: limit(row)?,
+                    scheduled: count(row, "scheduled")?,
+                    pending: count(row, "pending")?,
+                    running: count(row, "running")?,
+                    oldest_pending_age_ms: oldest.map(|age| u64::try_from(age).unwrap_or(0)),
+                })
+            })
+            .collect()
     }
-    pub(in crate::store) async fn queue_change(&self, _: &str, _: QueueChange, _: &str) -> Result<bool, Error> {
-        absent()
+
+    pub(in crate::store) async fn queue_change(
+        &self,
+        queue: &str,
+        change: QueueChange,
+        actor: &str,
+    ) -> Result<bool, Error> {
+        check_queue(queue)?;
+        if change == QueueChange::Limit(Some(0)) {
+            return Err(Error::Invalid("a limit of 0 would stop the queue: pause it instead".to_owned()));
+        }
+        let (queue, actor, now) = (queue.to_owned(), actor.to_owned(), self.inner.clock.now());
+        self.write(Lane::Control, move |connection| {
+            Box::pin(async move {
+                let statement = match change {
+                    QueueChange::Pause => sqlx::query(sql::QUEUE_PAUSE).bind(queue).bind(now.0).bind(actor),
+                    QueueChange::Resume => sqlx::query(sql::QUEUE_RESUME).bind(queue).bind(actor),
+                    QueueChange::Limit(limit) => sqlx::query(sql::QUEUE_LIMIT).bind(queue).bind(limit).bind(actor),
+                };
+                Ok(statement.execute(connection).await?.rows_affected() > 0)
+            })
+        })
+        .await
     }
-    pub(in crate::store) async fn edit(&self, _: &Selection, _: &Edit, _: &str) -> Result<u64, Error> {
-        absent()
+
+    pub(in crate::store) async fn why(&self, id: JobId) -> Result<Option<Why>, Error> {
+        let now = self.inner.clock.now();
+        let seen_since = now.0 - i64::try_from(SILENT.as_millis()).unwrap_or(i64::MAX);
+        // One transaction: the job and the facts are of the same moment.
+        let mut reader = self.inner.readers.begin().await?;
+        let Some(job) = sqlx::query(sql::JOB).bind(id).fetch_optional(&mut *reader).await? else { return Ok(None) };
+        let row = sqlx::query(sql::WHY).bind(id).bind(seen_since).fetch_one(&mut *reader).await?;
+        reader.rollback().await?;
+        let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|time| time.map(UnixMillis));
+        Ok(Some(Why {
+            job: rows::job(&job)?,
+            now,
+            paused_at: time("paused_at")?,
+            parsed: row.try_get("parsed")?,
+            queue_paused_at: time("queue_paused_at")?,
+            queue_max_running: limit(&row)?,
+            queue_running: count(&row, "queue_running")?,
+            registry: row.try_get("dest_registry")?,
+            registry_running: count(&row, "registry_running")?,
+            same_destination: row.try_get("same_destination")?,
+            ahead: count(&row, "ahead")?,
+            workers: count(&row, "workers")?,
+            places: count(&row, "places")?,
+        }))
     }
-    pub(in crate::store) async fn pause(&self, _: &Selection, _: &str) -> Result<u64, Error> {
-        absent()
-    }
-    pub(in crate::store) async fn resume(&self, _: &Selection, _: &str) -> Result<u64, Error> {
-        absent()
-    }
-    pub(in crate::store) async fn why(&self, _: JobId) -> Result<Option<Why>, Error> {
-        absent()
-    }
-    pub(in crate::store) async fn prune(&self, _: Retention, _: u32, _: &str) -> Result<Pruned, Error> {
-        absent()
-    }
-    pub(in crate::store) async fn record_late(&self, _: JobId, _: LatePublication) -> Result<(), Error> {
-        absent()
-    }
-    pub(in crate::store) async fn backup(&self, _: &Path) -> Result<(), Error> {
-        absent()
-    }
-    pub(in crate::store) async fn invalidate(&self, _: &str) -> Result<Restored, Error> {
-        absent()
+
+    pub(in crate::store) async fn record_late(&self, job: JobId, late: LatePublication) -> Result<(), Error> {
+        let now = self.inner.clock.now();
+        let detail = serde_json::to_string(&late).map_err(|error| Error::Invalid(format!("late: {error}")))?;
+        self.write(Lane::Control, move |connection| {
+            Box::pin(async move {
+                sqlx::query(sql::LATE).bind(job).bind(now.0).bind(late.worker).bind(detail).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .await
     }
 }

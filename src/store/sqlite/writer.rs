@@ -1,14 +1,17 @@
-//! The one writer: an actor that owns the one write connection.
+//! The one writer: an actor that owns the one write connection, and commits for many at once.
 //!
-//! It drains its bounded channel, runs what it found in one `BEGIN IMMEDIATE` transaction, each operation in a savepoint of
-//! its own, commits once, and only then answers. So a commit's fsync is shared by all who wait, and nobody is told OK before
-//! it. The connection is not from a pool, and callers never hold it: a caller that is dropped while it waits leaves no
-//! transaction behind. It never runs two transactions at once and never does anything but SQL.
+//! It takes what waits in its two bounded lanes, control before bulk, runs it in one `BEGIN IMMEDIATE` transaction with
+//! operations of a kind merged into one statement, commits once, and only then answers. So a commit's fsync and a statement's
+//! overhead are shared by all who wait, and nobody is told OK before the commit. When one operation breaks a rule of the
+//! database, everything is rolled back and done again one by one, each in a savepoint: its neighbours do not fail with it.
+//! The connection is not from a pool, and callers never hold it: a caller that is dropped while it waits leaves no transaction
+//! behind. It never runs two transactions at once and never does anything but SQL.
 
+use super::batch::{Batch, Mode, Op};
+use super::checkpoint::Checkpoints;
 use crate::clock::Clock;
 use crate::store::Error;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor};
 use std::panic::AssertUnwindSafe;
@@ -17,23 +20,34 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// Operations that may wait for the writer; more callers wait outside.
-const CHANNEL: usize = 1024;
-/// Operations in one transaction: bounds how long the first waits for the last.
-const BATCH: usize = 256;
+/// Operations that may wait in a lane; more callers wait outside.
+const LANE: usize = 1024;
+/// Operations of the control lane in one transaction.
+const CONTROL_BATCH: usize = 1024;
+/// Operations of the bulk lane in one transaction.
+const BULK_BATCH: usize = 256;
+/// Rows that the bulk lane may write in one transaction, about: bounds how long a heartbeat waits behind it.
+const BULK_ROWS: usize = 1000;
 /// How long a locked database is waited for before callers are told. A foreign writer may well hold it for seconds.
 const BUSY_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between tries when SQLite's own waiting was in vain.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// The handle of the actor. When it is dropped the actor finishes what was sent and ends.
-pub(super) struct Writer {
-    sender: mpsc::Sender<Box<dyn Operation>>,
-    task: Mutex<Option<JoinHandle<()>>>,
+/// Which operations go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// What keeps running attempts alive and ends them: claims, renewals, settles.
+    Control,
+    /// What can wait: enqueues, changes by operators, retention.
+    Bulk,
 }
 
-/// What an operation does with the connection: statements only, no waiting for anything else.
-type Work<T> = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send>;
+/// The handle of the actor. When it is dropped the actor finishes what was sent and ends.
+pub(super) struct Writer {
+    control: mpsc::Sender<Op>,
+    bulk: mpsc::Sender<Op>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Writer {
     /// Starts the actor on its own connection.
@@ -42,36 +56,48 @@ impl Writer {
         reason = "the writer is the store's one task; its handle is kept and awaited by close"
     )]
     pub(super) fn start(connection: SqliteConnection, options: SqliteConnectOptions, clock: Clock) -> Self {
-        let (sender, receiver) = mpsc::channel(CHANNEL);
-        let actor = Actor { connection: Some(connection), options, clock, receiver };
-        Self { sender, task: Mutex::new(Some(tokio::spawn(actor.run()))) }
+        let (control, control_receiver) = mpsc::channel(LANE);
+        let (bulk, bulk_receiver) = mpsc::channel(LANE);
+        let actor = Actor {
+            connection: Some(connection),
+            checkpoints: Checkpoints::new(&options, clock.clone()),
+            options,
+            clock,
+            control: control_receiver,
+            bulk: bulk_receiver,
+            held: None,
+        };
+        Self { control, bulk, task: Mutex::new(Some(tokio::spawn(actor.run()))) }
     }
 
-    /// Runs `work` in a transaction; when this returns Ok it is committed and durable.
+    /// Sends an operation and waits for its answer; when that is Ok it is committed and durable.
     ///
     /// # Errors
-    /// Those of `work` (then none of its writes happened), or of the commit (then nothing of the batch happened).
-    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
-    {
+    /// The operation's own (then none of its writes happened), or that of the commit (then nothing of the batch happened).
+    pub(super) async fn send<T>(
+        &self,
+        lane: Lane,
+        op: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Op,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let task = Task { work: Some(Box::new(work)), result: None, reply };
         let gone = || Error::Unusable("the database writer has ended; start again".to_owned());
-        self.sender.send(Box::new(task)).await.map_err(|_| gone())?;
+        let sender = match lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        };
+        sender.send(op(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
     /// The actor has ended.
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.control.is_closed()
     }
 
     /// Waits until everything that was sent is committed and the connection is closed. Later writes fail.
     pub(super) async fn close(self) {
         let task = self.task.lock().ok().and_then(|mut task| task.take());
-        drop(self.sender);
+        drop((self.control, self.bulk));
         if let Some(task) = task
             && let Err(error) = task.await
         {
@@ -80,63 +106,30 @@ impl Writer {
     }
 }
 
-trait Operation: Send {
-    fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>>;
-    /// Tells the caller: its own result when the batch was committed, else the batch's error.
-    fn answer(self: Box<Self>, fate: Result<(), Error>);
-}
-
-struct Task<T> {
-    work: Option<Work<T>>,
-    result: Option<Result<T, Error>>,
-    reply: oneshot::Sender<Result<T, Error>>,
-}
-
-impl<T: Send> Operation for Task<T> {
-    fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            let Some(work) = self.work.take() else { return Ok(()) };
-            // A bug in one operation must not end the writer. What the connection was about to do is not known then: the
-            // batch is rolled back and the connection opened anew.
-            let result = AssertUnwindSafe(work(connection)).catch_unwind().await.unwrap_or_else(|_| {
-                Err(Error::Backend { message: "the operation panicked; please report this".to_owned(), busy: false })
-            });
-            let verdict = result.as_ref().map(|_| ()).map_err(Clone::clone);
-            self.result = Some(result);
-            verdict
-        })
-    }
-
-    fn answer(self: Box<Self>, fate: Result<(), Error>) {
-        let answer = match (self.result, fate) {
-            // Its own error is more telling than the batch's.
-            (Some(Err(own)), _) => Err(own),
-            (_, Err(fate)) => Err(fate),
-            (Some(result), Ok(())) => result,
-            (None, Ok(())) => Err(Error::Backend { message: "the operation did not run".to_owned(), busy: false }),
-        };
-        // A caller that has gone does not want to know.
-        drop(self.reply.send(answer));
-    }
-}
-
 struct Actor {
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
+    checkpoints: Checkpoints,
     clock: Clock,
-    receiver: mpsc::Receiver<Box<dyn Operation>>,
+    control: mpsc::Receiver<Op>,
+    bulk: mpsc::Receiver<Op>,
+    /// A bulk operation that did not fit into the last transaction.
+    held: Option<Op>,
 }
 
 impl Actor {
     async fn run(mut self) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while self.receiver.recv_many(&mut batch, BATCH).await > 0 {
-            let fate = self.commit(&mut batch).await;
-            if let Err(error) = &fate {
-                tracing::warn!(%error, operations = batch.len(), "a transaction was rolled back");
+        let mut batch = Batch::default();
+        while self.gather(&mut batch).await {
+            if !batch.is_empty() {
+                let fate = self.commit(&mut batch).await;
+                if let Err(error) = &fate {
+                    tracing::warn!(%error, operations = batch.len(), "a transaction was rolled back");
+                }
+                std::mem::take(&mut batch).answer(&fate);
             }
-            for operation in batch.drain(..) {
-                operation.answer(fate.clone());
+            if let Some(connection) = &mut self.connection {
+                self.checkpoints.after_commit(connection).await;
             }
         }
         if let Some(connection) = self.connection.take()
@@ -146,42 +139,85 @@ impl Actor {
         }
     }
 
+    /// Waits for work, then takes what there is: control first, bulk up to its bound. False when nobody can send any more.
+    /// An empty batch means that the log is to be looked at.
+    async fn gather(&mut self, batch: &mut Batch) -> bool {
+        if self.held.is_none() {
+            let first = tokio::select! {
+                biased;
+                op = receive(&mut self.control, &mut self.bulk) => match op {
+                    None => return false,
+                    some => some,
+                },
+                () = self.checkpoints.due() => None,
+            };
+            // Callers that were answered just now send their next: let them, so that one commit serves them all.
+            tokio::task::yield_now().await;
+            batch.extend(first);
+        }
+        while batch.len() < CONTROL_BATCH
+            && let Ok(op) = self.control.try_recv()
+        {
+            batch.extend(Some(op));
+        }
+        let (mut operations, mut rows) = (0, 0);
+        while operations < BULK_BATCH
+            && let Some(op) = self.held.take().or_else(|| self.bulk.try_recv().ok())
+        {
+            if operations > 0 && rows + op.rows() > BULK_ROWS {
+                self.held = Some(op);
+                break;
+            }
+            operations += 1;
+            rows += op.rows();
+            batch.extend(Some(op));
+        }
+        true
+    }
+
     /// One transaction over the batch. On an error the connection is opened anew: its state is not known.
-    async fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
+    async fn commit(&mut self, batch: &mut Batch) -> Result<(), Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        match transact(&mut connection, batch, &self.clock).await {
-            Ok(()) => {
-                self.connection = Some(connection);
-                Ok(())
-            }
-            Err(error) => {
-                // Closing rolls back what is open.
-                if let Err(error) = connection.close().await {
-                    tracing::debug!(%error, "closing a failed connection");
-                }
-                Err(error)
-            }
+        // A bug in one operation must not end the writer.
+        let done =
+            AssertUnwindSafe(transact(&mut connection, batch, &self.clock)).catch_unwind().await.unwrap_or_else(|_| {
+                Err(Error::Backend { message: "an operation panicked; please report this".to_owned(), busy: false })
+            });
+        if done.is_ok() {
+            self.connection = Some(connection);
+        } else if let Err(error) = connection.close().await {
+            // Closing rolls back what is open.
+            tracing::debug!(%error, "closing a failed connection");
         }
+        done
     }
 }
 
-async fn transact(
-    connection: &mut SqliteConnection,
-    batch: &mut [Box<dyn Operation>],
-    clock: &Clock,
-) -> Result<(), Error> {
+/// The next operation, of the control lane when both have one; None when nobody can send any more. Safe to drop.
+async fn receive(control: &mut mpsc::Receiver<Op>, bulk: &mut mpsc::Receiver<Op>) -> Option<Op> {
+    tokio::select! {
+        biased;
+        Some(op) = control.recv() => Some(op),
+        Some(op) = bulk.recv() => Some(op),
+        else => None,
+    }
+}
+
+async fn transact(connection: &mut SqliteConnection, batch: &mut Batch, clock: &Clock) -> Result<(), Error> {
     patiently(connection, "BEGIN IMMEDIATE", clock).await?;
-    for operation in batch {
-        connection.execute("SAVEPOINT operation").await?;
-        match operation.run(connection).await {
-            Ok(()) => connection.execute("RELEASE operation").await?,
-            // The database itself failed: nothing in this transaction can be trusted.
-            Err(error) if error.is_transient() => return Err(error),
-            Err(_) => connection.execute("ROLLBACK TO operation; RELEASE operation").await?,
-        };
+    match batch.run(connection, Mode::Together).await {
+        Ok(()) => {}
+        // The database itself failed: nothing in this transaction can be trusted.
+        Err(error) if error.is_transient() => return Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "an operation was refused: doing the batch one by one");
+            connection.execute("ROLLBACK").await?;
+            patiently(connection, "BEGIN IMMEDIATE", clock).await?;
+            batch.run(connection, Mode::OneByOne).await?;
+        }
     }
     patiently(connection, "COMMIT", clock).await
 }
@@ -197,38 +233,5 @@ async fn patiently(connection: &mut SqliteConnection, statement: &'static str, c
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_in_an_operation_ends_that_batch_and_not_the_writer() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = SqliteConnectOptions::new().filename(folder.path().join("x.db")).create_if_missing(true);
-        let writer = Writer::start(options.connect().await.unwrap(), options, Clock::System);
-        let run = |statement: &'static str| {
-            writer.write(move |connection| {
-                Box::pin(async move {
-                    connection.execute(statement).await?;
-                    assert!(!statement.starts_with("INSERT"), "a bug");
-                    Ok(())
-                })
-            })
-        };
-        run("CREATE TABLE t (x INTEGER)").await.unwrap();
-        let error = run("INSERT INTO t VALUES (1)").await.unwrap_err();
-        assert!(error.to_string().contains("panicked"), "{error}");
-        run("CREATE UNIQUE INDEX i ON t (x)").await.unwrap();
-        let rows = writer
-            .write(|connection| {
-                Box::pin(async move { Ok(sqlx::query("SELECT x FROM t").fetch_all(connection).await?.len()) })
-            })
-            .await;
-        assert_eq!(rows.unwrap(), 0, "what it wrote was rolled back");
-        assert!(!writer.is_closed());
-        writer.close().await;
     }
 }

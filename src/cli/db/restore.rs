@@ -196,24 +196,28 @@ async fn checked(context: &Context, store: &Store) -> Result<Restored> {
 }
 
 /// Has SQLite work the log of the old database in, by opening and closing it. Whoever closes it last removes the log, an
-/// empty one too.
+/// empty one too. The database itself may be unusable, which may be why it is replaced.
 async fn work_in_log(context: &Context, target: &Path) -> Result {
     if logs_of(target, 0).is_empty() {
         return Ok(());
     }
-    match Store::open(&DatabaseUrl::Sqlite(target.to_owned()), context.clock.clone()).await {
-        Ok(store) => store.close().await,
-        // It cannot be used, which may be why it is replaced: its log is kept with it.
-        Err(error) => {
-            tracing::warn!(%error, "the old database cannot be opened");
-            return Ok(());
+    let why = match Store::open(&DatabaseUrl::Sqlite(target.to_owned()), context.clock.clone()).await {
+        Ok(store) => {
+            store.close().await;
+            "another process has the database open".to_owned()
         }
+        Err(error) => {
+            format!("the database that is there cannot be opened ({error}), and another process may have it open")
+        }
+    };
+    match logs_of(target, 0).first() {
+        None => Ok(()),
+        Some(log) => Err(Error::failed("in_use", format!("restore {}: {why}", target.display())).hint(format!(
+            "stop all workers, sqlite3 shells and other readers; if there are none, move {} and {} away",
+            target.display(),
+            log.display()
+        ))),
     }
-    if logs_of(target, 0).is_empty() {
-        return Ok(());
-    }
-    Err(Error::failed("in_use", format!("restore {}: another process has the database open", target.display()))
-        .hint("stop all workers, sqlite3 shells and other readers first"))
 }
 
 /// The old database gets its other name, the new one the old one's. With one rename the name changes hands.
@@ -223,17 +227,11 @@ fn replace(made: &Path, target: &Path, kept: Option<&Path>) -> io::Result<()> {
     file.sync_all()?;
     if let Some(kept) = kept {
         std::fs::hard_link(target, kept)?;
-        for log in logs_of(target, 1) {
-            let suffix = log.to_string_lossy().rsplit_once('-').map(|(_, kind)| format!("-{kind}")).unwrap_or_default();
-            std::fs::rename(&log, with_suffix(kept, &suffix))?;
-        }
     }
-    // What is left is empty, or an index of a log that is gone.
-    for suffix in LOGS.into_iter().chain(["-shm"]) {
-        match std::fs::remove_file(with_suffix(target, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    // An index of a log that is gone.
+    match std::fs::remove_file(with_suffix(target, "-shm")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     sync_folder(parent(target))?;
     std::fs::rename(made, target)?;

@@ -104,7 +104,8 @@ fn limits_and_targets() {
     std::fs::write(&config, "[registry]\nmax_running = { 'b.example' = 1 }\n").unwrap();
     let binary = Binary::new();
     let running = enqueue(&binary, "1", &[]);
-    let same = enqueue(&binary, "1", &["--priority", "5", "--idempotency-key", "k"]);
+    // Another source: an equal job would be the same one.
+    let same = crate::work::enqueue(&binary, &["enqueue", "a.example/x:2", "b.example/x:1", "--priority", "5"]);
     let other = enqueue(&binary, "2", &["--priority", "1"]);
     if worker_row(&binary, 1, "NULL", 8).is_none() {
         return;

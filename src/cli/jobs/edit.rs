@@ -1,6 +1,7 @@
 //! `jobs edit`: another priority, time, number of attempts or queue for jobs that wait.
 
-use super::steer::{Before, not_waiting, selection, waiting_state};
+use super::selection::{Patterns, Wanted, waiting_state};
+use super::steer::{Before, not_waiting};
 use crate::cli::error::Result;
 use crate::cli::{Context, when};
 use crate::clock::UnixMillis;
@@ -11,14 +12,15 @@ use std::time::Duration;
 /// Change waiting jobs.
 #[derive(Debug, clap::Args)]
 #[command(
-    group = clap::ArgGroup::new("which").args(["ids", "state", "in_queue"]).multiple(true).required(true),
+    group = clap::ArgGroup::new("which").args(["ids", "state", "in_queue", "source", "destination"]).multiple(true).required(true),
     group = clap::ArgGroup::new("what")
         .args(["priority", "at", "after", "now", "max_attempts", "queue"]).multiple(true).required(true),
     group = clap::ArgGroup::new("time").args(["at", "after", "now"]),
 )]
 pub struct EditArgs {
     /// The ids of the jobs.
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(i64).range(1..), conflicts_with_all = ["state", "in_queue"])]
+    #[arg(value_name = "ID", value_parser = clap::value_parser!(i64).range(1..),
+        conflicts_with_all = ["state", "in_queue", "source", "destination"])]
     ids: Vec<JobId>,
     /// All jobs in this state: scheduled or pending.
     #[arg(long, value_name = "STATE", value_parser = waiting_state)]
@@ -26,6 +28,8 @@ pub struct EditArgs {
     /// All jobs that wait in this queue.
     #[arg(long, value_name = "QUEUE")]
     in_queue: Option<String>,
+    #[command(flatten)]
+    patterns: Patterns,
     /// Not implemented.
     #[arg(long, hide = true, value_name = "BATCH")]
     batch: Option<String>,
@@ -64,8 +68,16 @@ pub async fn run(context: &mut Context, arguments: EditArgs) -> Result {
         max_attempts: arguments.max_attempts,
         queue: arguments.queue,
     };
-    let selection = selection(arguments.ids, arguments.state, arguments.in_queue, arguments.batch.as_deref())?;
+    let wanted = Wanted {
+        ids: arguments.ids,
+        state: arguments.state,
+        queue: arguments.in_queue,
+        patterns: arguments.patterns,
+        failed_class: None,
+        batch: arguments.batch,
+    };
     let store = context.store().await?;
+    let selection = wanted.selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.edit(&selection, &edit, &context.actor()).await?;
     before.tell(context, count, "changed", |why| not_waiting(why).or_else(|| same(&edit, why))).await

@@ -4,6 +4,7 @@ mod edit;
 mod list;
 mod prune;
 mod reasons;
+mod selection;
 mod show;
 mod steer;
 mod wait;
@@ -25,15 +26,15 @@ pub enum JobsCommand {
     /// Wait until jobs are finished; exit 0 only when all completed.
     Wait(wait::WaitArgs),
     /// Call jobs off: waiting ones at once, running ones as soon as their worker notices.
-    Cancel(steer::SelectionArgs),
+    Cancel(selection::AnyArgs),
     /// Queue finished jobs again, with new attempts.
-    Retry(steer::SelectionArgs),
+    Retry(selection::RetryArgs),
     /// Change the priority, time, attempts or queue of waiting jobs.
     Edit(edit::EditArgs),
     /// Hold waiting jobs back until they are resumed.
-    Pause(steer::WaitingArgs),
+    Pause(selection::WaitingArgs),
     /// Let paused jobs go on.
-    Resume(steer::WaitingArgs),
+    Resume(selection::WaitingArgs),
     /// Remove finished jobs that need not be kept, with their history.
     Prune(prune::PruneArgs),
     /// Show what happened to one job, transition by transition.

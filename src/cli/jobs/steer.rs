@@ -1,102 +1,23 @@
-//! `jobs cancel`, `retry`, `pause`, `resume`: which jobs are meant, how many it were, and which it were not.
+//! `jobs cancel`, `retry`, `pause`, `resume`: how many jobs it were, and of those that were named, which it were not.
 
+use super::selection::{AnyArgs, RetryArgs, WaitingArgs, Wanted};
 use crate::cli::Context;
-use crate::cli::error::{Error, Result};
+use crate::cli::error::Result;
 use crate::cli::report::count as number;
 use crate::job::{JobId, State};
-use crate::store::{JobFilter, Selection, Store, Why};
+use crate::store::{Selection, Store, Why};
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// So many jobs that were named are looked at one by one, to say which were not changed; of more, only the number is told.
 const LOOKED_AT_MOST: usize = 100;
-
-/// Which jobs are meant; a state must be named, because finished jobs may be meant too.
-#[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("which").args(["ids", "state"]).required(true))]
-pub struct SelectionArgs {
-    /// The ids of the jobs.
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
-    ids: Vec<JobId>,
-    /// All jobs in this state.
-    #[arg(long, value_name = "STATE", value_parser = str::parse::<State>)]
-    state: Option<State>,
-    /// Of those, only the ones in this queue.
-    #[arg(long, value_name = "QUEUE", requires = "state")]
-    queue: Option<String>,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "BATCH")]
-    batch: Option<String>,
-}
-
-/// Which waiting jobs are meant.
-#[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("which").args(["ids", "state", "queue"]).multiple(true).required(true))]
-pub struct WaitingArgs {
-    /// The ids of the jobs.
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(i64).range(1..), conflicts_with_all = ["state", "queue"])]
-    ids: Vec<JobId>,
-    /// All jobs in this state: scheduled or pending.
-    #[arg(long, value_name = "STATE", value_parser = waiting_state)]
-    state: Option<State>,
-    /// All jobs that wait in this queue.
-    #[arg(long, visible_alias = "in-queue", value_name = "QUEUE")]
-    queue: Option<String>,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "BATCH")]
-    batch: Option<String>,
-}
-
-/// The states of a job that waits.
-///
-/// # Errors
-/// It is no such state.
-pub fn waiting_state(text: &str) -> std::result::Result<State, String> {
-    match text.parse::<State>() {
-        Ok(state @ (State::Scheduled | State::Pending)) => Ok(state),
-        Ok(state) => Err(format!("{state} jobs do not wait: use scheduled or pending")),
-        Err(_) => Err(format!("`{text}` is no state of a waiting job: use scheduled or pending")),
-    }
-}
-
-/// The jobs that were named, each once, or the filter.
-///
-/// # Errors
-/// A batch was asked for.
-pub fn selection(
-    ids: Vec<JobId>,
-    state: Option<State>,
-    queue: Option<String>,
-    batch: Option<&str>,
-) -> Result<Selection> {
-    if batch.is_some() {
-        return Err(Error::not_implemented("--batch (batches)"));
-    }
-    if ids.is_empty() {
-        return Ok(Selection::Filter(JobFilter { state, queue, ..JobFilter::default() }));
-    }
-    Ok(Selection::Ids(ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()))
-}
-
-impl SelectionArgs {
-    fn selection(self) -> Result<Selection> {
-        selection(self.ids, self.state, self.queue, self.batch.as_deref())
-    }
-}
-
-impl WaitingArgs {
-    fn selection(self) -> Result<Selection> {
-        selection(self.ids, self.state, self.queue, self.batch.as_deref())
-    }
-}
 
 /// `jobs cancel`.
 ///
 /// # Errors
 /// An id is unknown (nothing was changed then), or the database cannot be written.
-pub async fn cancel(context: &mut Context, arguments: SelectionArgs) -> Result {
-    let selection = arguments.selection()?;
+pub async fn cancel(context: &mut Context, arguments: AnyArgs) -> Result {
     let store = context.store().await?;
+    let selection = Wanted::from(arguments).selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.cancel(&selection, &context.actor()).await?;
     let why_not = |why: &Why| match why.job.state {
@@ -111,9 +32,9 @@ pub async fn cancel(context: &mut Context, arguments: SelectionArgs) -> Result {
 ///
 /// # Errors
 /// An id is unknown (nothing was changed then), or the database cannot be written.
-pub async fn retry(context: &mut Context, arguments: SelectionArgs) -> Result {
-    let selection = arguments.selection()?;
+pub async fn retry(context: &mut Context, arguments: RetryArgs) -> Result {
     let store = context.store().await?;
+    let selection = Wanted::from(arguments).selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.retry(&selection, &context.actor()).await?;
     let why_not = |why: &Why| match why.job.state {
@@ -128,8 +49,8 @@ pub async fn retry(context: &mut Context, arguments: SelectionArgs) -> Result {
 /// # Errors
 /// An id is unknown (nothing was changed then), or the database cannot be written.
 pub async fn pause(context: &mut Context, arguments: WaitingArgs) -> Result {
-    let selection = arguments.selection()?;
     let store = context.store().await?;
+    let selection = Wanted::from(arguments).selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.pause(&selection, &context.actor()).await?;
     let why_not = |why: &Why| not_waiting(why).or_else(|| why.paused_at.map(|_| "is paused already".to_owned()));
@@ -141,8 +62,8 @@ pub async fn pause(context: &mut Context, arguments: WaitingArgs) -> Result {
 /// # Errors
 /// An id is unknown (nothing was changed then), or the database cannot be written.
 pub async fn resume(context: &mut Context, arguments: WaitingArgs) -> Result {
-    let selection = arguments.selection()?;
     let store = context.store().await?;
+    let selection = Wanted::from(arguments).selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.resume(&selection, &context.actor()).await?;
     let why_not = |why: &Why| not_waiting(why).or_else(|| why.paused_at.is_none().then(|| "is not paused".to_owned()));

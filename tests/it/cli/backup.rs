@@ -244,6 +244,36 @@ fn a_log_of_the_old_database_is_never_read_into_the_new_one() {
 }
 
 #[test]
+fn a_restore_that_is_killed_leaves_the_old_database_or_the_new_one() {
+    let binary = Binary::new();
+    let lines: String = (0..2_000).map(|n| format!("a.example/x:{n} b.example/x:{n}\n")).collect();
+    binary.run_with_input(&["enqueue", "--from-file", "-"], lines.as_bytes()).success();
+    let file = backup(&binary, "copy.db");
+    let folder = database_folder(&binary);
+    let seen = |part: &str| names(&folder).iter().any(|name| name.contains(part));
+    for part in ["making", "making", "before-restore"] {
+        enqueue(&binary, &format!("late-{}", names(&folder).len()));
+        let jobs = number(&binary, "(SELECT count(*) FROM jobs)");
+        for name in names(&folder).iter().filter(|name| name.contains("before-restore")) {
+            std::fs::remove_file(folder.join(name)).unwrap();
+        }
+        let mut restore = binary.spawn(&["db", "restore", file.to_str().unwrap(), "--force"]);
+        eventually("the step", || (seen(part) || !restore.is_running()).then_some(()));
+        restore.kill9();
+        binary.run(&["db", "check"]).success();
+        let now = number(&binary, "(SELECT count(*) FROM jobs)");
+        assert!(now == jobs || now == 2_000, "neither the {jobs} of the old nor the 2000 of the new: {now}");
+        if now == 2_000 {
+            // The epochs were raised before it took the place.
+            assert_eq!(number(&binary, "(SELECT count(*) FROM jobs WHERE lease_epoch > 1000)"), 2_000);
+        }
+    }
+    binary.run(&["db", "restore", file.to_str().unwrap(), "--force"]).success();
+    assert!(!seen("making"), "what the killed ones left is gone: {:?}", names(&folder));
+    assert_eq!(number(&binary, "(SELECT count(*) FROM jobs)"), 2_000);
+}
+
+#[test]
 fn an_unusable_database_can_be_replaced() {
     let binary = Binary::new();
     enqueue(&binary, "1");

@@ -132,3 +132,30 @@ fn a_paused_job_rests_until_it_is_resumed() {
     worker.sigterm();
     worker.finish().success();
 }
+
+#[test]
+fn patterns_and_classes_choose() {
+    let scene = Scene::impatient();
+    let absent = scene.source.reference("team/app", "absent");
+    let to = |tag: &str| scene.destination.reference("team/app", tag);
+    for (source, tag) in [(&absent, "1"), (&absent, "2"), (&scene.from(), "3")] {
+        crate::work::enqueue(&scene.binary, &["enqueue", source, &to(tag)]);
+    }
+    scene.drain().expect_code(1);
+    let other = crate::work::enqueue(&scene.binary, &["enqueue", "b.example/y:1", "b.example/z:1", "--in", "1h"]);
+
+    let count = |arguments: &[&str]| jobs(&scene, arguments)["count"].as_i64().unwrap();
+    assert_eq!(count(&["retry", "--state", "failed", "--failed-class", "denied"]), 0);
+    assert_eq!(count(&["retry", "--state", "failed", "--failed-class", "absent", "--destination", "*:2"]), 1);
+    assert_eq!((scene.state(1).as_str(), scene.state(2).as_str()), ("failed", "pending"));
+    assert_eq!(count(&["pause", "--source", "b.example"]), 1);
+    assert_eq!(count(&["edit", "--destination", "b.example/z", "--priority", "3"]), 1);
+    assert_eq!(scene.job(other)["priority"], 3);
+    assert_eq!(count(&["resume", "--state", "scheduled", "--source", "nothing"]), 0);
+    assert_eq!(count(&["cancel", "--state", "pending", "--source", "team/app"]), 1);
+    assert_eq!((scene.state(2).as_str(), scene.state(other).as_str()), ("cancelled", "scheduled"));
+    // A pattern alone may mean finished jobs: those commands want a state.
+    scene.binary.run(&["jobs", "retry", "--source", "team"]).expect_code(2);
+    scene.binary.run(&["jobs", "cancel", "1", "--source", "team"]).expect_code(2);
+    scene.binary.run(&["jobs", "retry", "1", "--failed-class", "absent"]).expect_code(2);
+}

@@ -190,7 +190,11 @@ statements! {
     /// Ends attempts: the one statement for every exit from `running` that a worker has. A cancel that was asked for wins over a
     /// retry and a release. ?1 JSON array of [id, epoch, kind, now, next run, failure stage, class, message, bytes done, bytes in
     /// all, blobs done, blobs in all, bytes moved, report, reason]; kind: completed, failed, cancelled, retry or release.
-    SETTLE = "UPDATE jobs SET \
+    SETTLE = "WITH v AS MATERIALIZED (SELECT value ->> 0 AS job, value ->> 1 AS epoch, value ->> 2 AS kind, value ->> 3 AS now, value ->> 4 AS next, \
+            value ->> 5 AS stage, value ->> 6 AS class, value ->> 7 AS message, value ->> 8 AS new_bytes_done, \
+            value ->> 9 AS new_bytes_total, value ->> 10 AS new_blobs_done, value ->> 11 AS new_blobs_total, value ->> 12 AS moved, \
+            value ->> 13 AS new_report, value ->> 14 AS reason FROM json_each(?1)) \
+        UPDATE jobs SET \
             state = CASE WHEN v.kind NOT IN ('retry', 'release') THEN v.kind WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
                 WHEN v.kind = 'retry' THEN 'scheduled' ELSE 'pending' END, \
             worker = NULL, lease_until = NULL, report = v.new_report, bytes_moved = v.moved, \
@@ -212,10 +216,7 @@ statements! {
             change_reason = CASE v.kind WHEN 'completed' THEN 'succeeded' WHEN 'failed' THEN 'gave up' \
                 WHEN 'cancelled' THEN 'cancelled' ELSE CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
                 WHEN v.kind = 'retry' THEN 'will retry' ELSE v.reason END END \
-        FROM (SELECT value ->> 0 AS job, value ->> 1 AS epoch, value ->> 2 AS kind, value ->> 3 AS now, value ->> 4 AS next, \
-            value ->> 5 AS stage, value ->> 6 AS class, value ->> 7 AS message, value ->> 8 AS new_bytes_done, \
-            value ->> 9 AS new_bytes_total, value ->> 10 AS new_blobs_done, value ->> 11 AS new_blobs_total, value ->> 12 AS moved, \
-            value ->> 13 AS new_report, value ->> 14 AS reason FROM json_each(?1)) AS v \
+        FROM v \
         WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
         RETURNING id, lease_epoch, state";
 

@@ -9,10 +9,10 @@ pub mod lease;
 pub mod presence;
 
 use crate::clock::Clock;
-use crate::job::{JobId, State};
+use crate::job::State;
 use crate::replicate::{Attempt, Engine};
 use crate::shutdown::Shutdown;
-use crate::store::{ClaimRequest, Error, Fence, Store};
+use crate::store::{ClaimRequest, Error, Fence, Intake, Store};
 use attempt::{Controls, Finish};
 use presence::Presence;
 use std::collections::{BTreeMap, HashMap};
@@ -116,6 +116,9 @@ pub struct Worked {
 
 /// The longest wait between two looks, in case a wake-up is lost and the clock jumped.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The shortest pause after a look that found nothing before commits are listened to again: bounds what a storm of commits
+/// that are none of the worker's business costs, its own too. The end of an attempt does not wait for it.
+const REST: Duration = Duration::from_millis(2);
 /// Pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The time between two signs of life in the worker's row.
@@ -244,16 +247,16 @@ impl Worker {
             waiting.intake = true;
             waiting.pending = true;
         }
-        if waiting.intake {
-            let intake = store.intake().await?;
-            for (job, reason) in &intake.rejected {
-                tracing::warn!(job, %reason, "a row was rejected");
-            }
-            self.worked.failed += u64::try_from(intake.rejected.len()).unwrap_or(u64::MAX);
-            waiting.pending |= intake.accepted > 0;
-        }
         let room = self.parts.settings.concurrency.saturating_sub(self.running.len());
-        let claimed = if waiting.pending && room > 0 { self.claim(room, None).await? } else { 0 };
+        let claimed = match (waiting.intake, (waiting.pending || waiting.intake) && room > 0) {
+            (_, true) => self.claim(room, waiting.intake).await?,
+            (true, false) => {
+                let intake = store.intake().await?;
+                self.rejected(&intake);
+                0
+            }
+            (false, false) => 0,
+        };
         let idle_for = match waiting.next_run_at {
             Some(next) => next.since(self.parts.clock.now()).clamp(Duration::from_millis(1), LONGEST_WAIT),
             None => LONGEST_WAIT,
@@ -261,21 +264,32 @@ impl Worker {
         Ok(Tick { claimed, more: claimed > 0 && claimed < room || waiting.due, idle_for })
     }
 
-    /// Claims and starts attempts. Returns how many.
-    async fn claim(&mut self, room: usize, only: Option<JobId>) -> Result<usize, Error> {
+    /// Counts and tells rows that intake did not take.
+    fn rejected(&mut self, intake: &Intake) {
+        for (job, reason) in &intake.rejected {
+            tracing::warn!(job, %reason, "a row was rejected");
+        }
+        self.worked.failed += u64::try_from(intake.rejected.len()).unwrap_or(u64::MAX);
+    }
+
+    /// Claims and starts attempts, after an intake when rows wait for one. Returns how many.
+    async fn claim(&mut self, room: usize, intake: bool) -> Result<usize, Error> {
         let sent = self.parts.clock.boot();
-        let claims = self
-            .parts
-            .store
-            .claim(ClaimRequest {
-                worker: self.presence.id,
-                room,
-                queue: self.parts.settings.queue.clone(),
-                only,
-                lease_ttl: self.presence.lease_ttl(),
-                registry_limits: self.parts.settings.registry_limits.clone(),
-            })
-            .await?;
+        let request = ClaimRequest {
+            worker: self.presence.id,
+            room,
+            queue: self.parts.settings.queue.clone(),
+            only: None,
+            lease_ttl: self.presence.lease_ttl(),
+            registry_limits: self.parts.settings.registry_limits.clone(),
+        };
+        let claims = if intake {
+            let (intake, claims) = self.parts.store.intake_and_claim(request).await?;
+            self.rejected(&intake);
+            claims
+        } else {
+            self.parts.store.claim(request).await?
+        };
         let claimed = claims.len();
         for claim in claims {
             let fence = claim.fence();
@@ -342,7 +356,10 @@ impl Worker {
 async fn wake(store: &Store, wait: Duration, failing: bool) {
     if failing {
         tokio::time::sleep(wait).await;
-    } else if let Err(error) = store.changed(wait).await {
+        return;
+    }
+    tokio::time::sleep(REST.min(wait)).await;
+    if let Err(error) = store.changed(wait.saturating_sub(REST)).await {
         tracing::debug!(%error, "watching the database failed");
         tokio::time::sleep(wait).await;
     }

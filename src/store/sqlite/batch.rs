@@ -5,7 +5,7 @@
 
 use super::{attempt, claim, enqueue};
 use crate::job::Enqueued;
-use crate::store::{Claim, Confirmed, Error, Held, Settled};
+use crate::store::{Claim, Confirmed, Error, Held, Intake, Settled};
 use futures_util::future::BoxFuture;
 use sqlx::Executor;
 use sqlx::sqlite::SqliteConnection;
@@ -19,7 +19,7 @@ pub(super) enum Op {
     Settle(attempt::Ending, Reply<Settled>),
     Renew(attempt::Renewal, Reply<Held>),
     Confirm(attempt::Confirmation, Reply<Confirmed>),
-    Claim(claim::Ask, Reply<Vec<Claim>>),
+    Claim(claim::Ask, Reply<(Intake, Vec<Claim>)>),
     Enqueue(enqueue::Request, Reply<Vec<Enqueued>>),
     /// Anything that is rare.
     Other(Box<dyn Operation>),

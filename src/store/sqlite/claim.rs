@@ -7,12 +7,13 @@
 
 use super::attempt::rows as parameter;
 use super::batch::{Kind, Op};
+use super::queue::{Verdict, take_in};
 use super::writer::Lane;
 use super::{NEWEST_SCHEMA, Sqlite};
 use crate::clock::UnixMillis;
 use crate::store::choose::{Asker, Candidate, Limits, choose, left};
 use crate::store::statements as sql;
-use crate::store::{Claim, ClaimRequest, Error, rows};
+use crate::store::{Claim, ClaimRequest, Error, Intake, rows};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -24,25 +25,30 @@ const SPARE: usize = 8;
 /// The second, larger window.
 const LARGE_WINDOW: usize = 1000;
 
-/// A request and its time.
+/// A request and its time, with the rows that are to be taken in before.
 pub(super) struct Ask {
     request: ClaimRequest,
     now: UnixMillis,
+    parsed: Vec<Verdict>,
 }
 
 pub(super) struct Claims;
 
 impl Kind for Claims {
     type Input = Ask;
-    type Output = Vec<Claim>;
+    type Output = (Intake, Vec<Claim>);
 
     fn run<'a>(
         connection: &'a mut SqliteConnection,
         inputs: Vec<&'a Ask>,
-    ) -> BoxFuture<'a, Result<Vec<Result<Vec<Claim>, Error>>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Result<(Intake, Vec<Claim>), Error>>, Error>> {
         Box::pin(async move {
             if let Some(outdated) = outdated(connection).await? {
                 return Ok(inputs.iter().map(|_| Err(outdated.clone())).collect());
+            }
+            let mut intakes = Vec::with_capacity(inputs.len());
+            for ask in &inputs {
+                intakes.push(take_in(connection, &ask.parsed, ask.now).await?);
             }
             let look = Look::new(connection, &inputs).await?;
             let chosen = look.choose(connection).await?;
@@ -58,7 +64,7 @@ impl Kind for Claims {
                 // RETURNING promises no order.
                 claims.sort_by_key(|claim| (claim.job.priority, claim.job.id));
             }
-            Ok(answers.into_iter().map(Ok).collect())
+            Ok(intakes.into_iter().zip(answers).map(Ok).collect())
         })
     }
 }
@@ -82,7 +88,7 @@ async fn take(
         return Ok(Vec::new());
     }
     let slots = chosen.iter().map(|(id, at)| {
-        let Ask { request, now } = asks[*at];
+        let Ask { request, now, .. } = asks[*at];
         json!([id, request.worker.to_string(), now.plus(request.lease_ttl).0, now.0])
     });
     Ok(sqlx::query(sql::CLAIM).bind(parameter(slots.collect())).fetch_all(connection).await?)
@@ -209,7 +215,15 @@ fn candidates(found: Vec<SqliteRow>) -> Result<Vec<Candidate>, Error> {
 
 impl Sqlite {
     pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
-        let ask = Ask { request, now: self.inner.clock.now() };
+        let ask = Ask { request, now: self.inner.clock.now(), parsed: Vec::new() };
+        Ok(self.inner.writer.send(Lane::Control, |reply| Op::Claim(ask, reply)).await?.1)
+    }
+
+    pub(in crate::store) async fn intake_and_claim(
+        &self,
+        request: ClaimRequest,
+    ) -> Result<(Intake, Vec<Claim>), Error> {
+        let ask = Ask { request, now: self.inner.clock.now(), parsed: self.parse_waiting().await? };
         self.inner.writer.send(Lane::Control, |reply| Op::Claim(ask, reply)).await
     }
 }

@@ -339,6 +339,7 @@ async fn join(
 impl Sqlite {
     pub(in crate::store) async fn enqueue(&self, jobs: Vec<NewJob>, actor: &str) -> Result<Vec<Enqueued>, Error> {
         let request = Request { jobs, actor: actor.to_owned(), now: self.inner.clock.now() };
-        self.inner.writer.send(Lane::Bulk, |reply| Op::Enqueue(request, reply)).await
+        let enqueued = self.inner.writer.send(Lane::Bulk, |reply| Op::Enqueue(request, reply)).await;
+        enqueued.inspect(|_| self.inner.watch.committed())
     }
 }

@@ -50,9 +50,16 @@ const CACHE_SIZE: &str = "-32768";
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// An open SQLite database. Cheap to clone.
-#[derive(Clone)]
 pub struct Sqlite {
     inner: Arc<Inner>,
+    /// Which commits this clone has told of.
+    told: watch::Cursor,
+}
+
+impl Clone for Sqlite {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), told: watch::Cursor::default() }
+    }
 }
 
 struct Inner {
@@ -90,7 +97,10 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
         let writer = Writer::start(connection, options, clock.clone());
         let watch = watch::Watch::new(reading);
-        Ok(Self { inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }) })
+        Ok(Self {
+            inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }),
+            told: watch::Cursor::default(),
+        })
     }
 
     /// A connection of its own that only reads, for what takes long.

@@ -109,5 +109,6 @@ impl Sqlite {
             })
         })
         .await
+        .inspect(|_| self.inner.watch.committed())
     }
 }

@@ -4,16 +4,20 @@ use super::Sqlite;
 use super::attempt::rows as parameter;
 use super::writer::Lane;
 use crate::clock::UnixMillis;
-use crate::job::{Invalid, parse_row};
+use crate::job::{Invalid, JobId, Parsed, parse_row};
 use crate::store::statements as sql;
 use crate::store::{Error, Intake, Waiting, rows};
 use serde_json::json;
 use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
 
 /// Rows that intake parses in one go.
 const INTAKE_BATCH: i64 = 500;
 /// Scheduled rows that become pending in one statement.
 const DUE_BATCH: i64 = 1000;
+
+/// A row that nobody had parsed, and what parsing came to.
+pub(super) type Verdict = (JobId, Result<Parsed, Invalid>);
 
 impl Sqlite {
     pub(in crate::store) async fn load_number(&self, content_hash: &str) -> Result<u64, Error> {
@@ -73,9 +77,19 @@ impl Sqlite {
 
     pub(in crate::store) async fn intake(&self) -> Result<Intake, Error> {
         let now = self.inner.clock.now();
-        let rows = sqlx::query(sql::UNPARSED).bind(INTAKE_BATCH).fetch_all(&self.inner.readers).await?;
-        let mut parsed = Vec::with_capacity(rows.len());
-        for row in rows {
+        let parsed = self.parse_waiting().await?;
+        if parsed.is_empty() {
+            return Ok(Intake::default());
+        }
+        self.write(Lane::Control, move |connection| Box::pin(async move { take_in(connection, &parsed, now).await }))
+            .await
+    }
+
+    /// Parses rows that nobody has parsed yet, a bounded number.
+    pub(super) async fn parse_waiting(&self) -> Result<Vec<Verdict>, Error> {
+        let found = sqlx::query(sql::UNPARSED).bind(INTAKE_BATCH).fetch_all(&self.inner.readers).await?;
+        let mut parsed = Vec::with_capacity(found.len());
+        for row in found {
             let (source, destination) = (rows::text(&row, "source")?, rows::text(&row, "destination")?);
             let options = rows::text(&row, "options")?;
             let verdict = if rows::text(&row, "kind")? == "copy" {
@@ -87,39 +101,40 @@ impl Sqlite {
                     "not implemented: jobs of kind expand; insert one row of kind copy for each image".to_owned(),
                 ))
             };
-            parsed.push((row.try_get::<i64, _>("id")?, verdict));
+            parsed.push((row.try_get("id")?, verdict));
         }
-        if parsed.is_empty() {
-            return Ok(Intake::default());
-        }
-        self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                let mut intake = Intake::default();
-                let mut accepted = Vec::with_capacity(parsed.len());
-                for (id, verdict) in parsed {
-                    match verdict {
-                        Ok(parsed) => accepted.push(json!([
-                            id,
-                            parsed.source_key(),
-                            parsed.dest_key(),
-                            parsed.dest_registry(),
-                            parsed.options.canonical()
-                        ])),
-                        Err(Invalid(reason)) => {
-                            let reject = sqlx::query(sql::REJECT).bind(id).bind(&reason).bind(now.0);
-                            if reject.execute(&mut *connection).await?.rows_affected() > 0 {
-                                intake.rejected.push((id, reason));
-                            }
-                        }
-                    }
-                }
-                if !accepted.is_empty() {
-                    let done = sqlx::query(sql::PARSED).bind(parameter(accepted)).execute(connection).await?;
-                    intake.accepted = done.rows_affected();
-                }
-                Ok(intake)
-            })
-        })
-        .await
+        Ok(parsed)
     }
+}
+
+/// Writes what parsing came to.
+pub(super) async fn take_in(
+    connection: &mut SqliteConnection,
+    parsed: &[Verdict],
+    now: UnixMillis,
+) -> Result<Intake, Error> {
+    let mut intake = Intake::default();
+    let mut accepted = Vec::with_capacity(parsed.len());
+    for (id, verdict) in parsed {
+        match verdict {
+            Ok(parsed) => accepted.push(json!([
+                id,
+                parsed.source_key(),
+                parsed.dest_key(),
+                parsed.dest_registry(),
+                parsed.options.canonical()
+            ])),
+            Err(Invalid(reason)) => {
+                let reject = sqlx::query(sql::REJECT).bind(id).bind(reason).bind(now.0);
+                if reject.execute(&mut *connection).await?.rows_affected() > 0 {
+                    intake.rejected.push((*id, reason.clone()));
+                }
+            }
+        }
+    }
+    if !accepted.is_empty() {
+        let done = sqlx::query(sql::PARSED).bind(parameter(accepted)).execute(connection).await?;
+        intake.accepted = done.rows_affected();
+    }
+    Ok(intake)
 }

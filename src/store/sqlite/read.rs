@@ -94,7 +94,7 @@ impl Sqlite {
     }
 
     pub(in crate::store) async fn changed(&self, at_most: std::time::Duration) -> Result<(), Error> {
-        self.inner.watch.changed(at_most).await
+        self.inner.watch.changed(&self.told, at_most).await
     }
 }
 

@@ -67,6 +67,7 @@ impl Sqlite {
             })
         })
         .await
+        .inspect(|_| self.inner.watch.committed())
     }
 
     pub(in crate::store) async fn why(&self, id: JobId) -> Result<Option<Why>, Error> {

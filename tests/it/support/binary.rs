@@ -260,6 +260,15 @@ impl Running {
         text.rsplit_once(") ")?.1.chars().next()
     }
 
+    /// The processor time it has used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read the process's numbers");
+        let fields: Vec<&str> = text.rsplit_once(") ").expect("a name in brackets").1.split(' ').collect();
+        // Time in user mode and in the kernel: fields 14 and 15 of proc_pid_stat(5), the first one here being field 3.
+        let ticks: u64 = [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("ask for the child").is_none()

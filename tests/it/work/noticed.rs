@@ -1,7 +1,8 @@
 //! Rows that come by plain SQL while a worker runs.
 
 use super::{REPOSITORY, Scene, assert_clean};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, within};
+use std::time::Duration;
 
 #[test]
 fn a_bare_insert_is_noticed() {
@@ -21,6 +22,44 @@ fn a_bare_insert_is_noticed() {
     worker.sigterm();
     worker.wait(PATIENCE).success();
     scene.assert_completed(1, &["completed"]);
+}
+
+#[test]
+fn a_bare_insert_is_noticed_after_somebody_emptied_the_log() {
+    let scene = Scene::new();
+    let mut worker = scene.binary.spawn(&["work"]);
+    eventually("the worker", || worker.stderr().contains("working").then_some(()));
+    let insert = format!("INSERT INTO jobs (source, destination) VALUES ('{}', '{}')", scene.from(), scene.to());
+    for id in ["1", "2"] {
+        let Some(emptied) = scene.binary.sql("PRAGMA wal_checkpoint(TRUNCATE)") else { return };
+        assert!(emptied[0].starts_with("0|"), "nobody was in the way: {emptied:?}");
+        scene.binary.sql(&insert).unwrap();
+        scene.binary.run(&["jobs", "wait", id, "--timeout", "60s"]).success();
+    }
+    worker.sigterm();
+    worker.wait(PATIENCE).success();
+    scene.assert_completed(2, &["completed"]);
+}
+
+#[test]
+fn a_worker_with_nothing_to_do_rests() {
+    let scene = Scene::new();
+    let paused = "INSERT INTO queues (name, paused_at) VALUES ('paused', 1)";
+    if scene.binary.run(&["db", "migrate"]).success().code().is_none() || scene.binary.sql(paused).is_none() {
+        return;
+    }
+    // What it must not take is no reason to look again and again.
+    scene.enqueue_with(&["--queue", "paused"]);
+    let mut worker = scene.binary.spawn(&["work"]);
+    eventually("the worker", || worker.stderr().contains("working").then_some(()));
+    // A loop without a pause takes a whole core; 1 % is what a quiet machine shows.
+    let (window, before) = (Duration::from_secs(3), worker.cpu_time());
+    let _: Option<()> = within(window, || None);
+    let used = worker.cpu_time() - before;
+    assert!(used < window / 10, "{used:?} of {window:?}");
+    worker.sigterm();
+    worker.wait(PATIENCE).success();
+    assert_eq!(scene.state(1), "pending");
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! The kernel's word (inotify) that somebody wrote to the write-ahead log.
+//!
+//! The file is watched and not its folder, which may be a busy one. SQLite makes the log anew when the last connection has
+//! closed it; then, and whenever the kernel has no more watches to give, nothing is heard until [`Events::renew`].
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::{Errno, read};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use tokio::io::unix::AsyncFd;
+
+/// Events that are taken at a time, in bytes. The kernel merges equal ones, so that there are seldom more than two.
+const BUFFER: usize = 1024;
+
+/// Writes to one file. Deaf until renewed.
+pub(super) struct Events {
+    log: PathBuf,
+    queue: Option<AsyncFd<OwnedFd>>,
+    /// The watch of the file that has the name now.
+    watched: Option<i32>,
+    /// The kernel has refused, or was not to be asked at all: the poll alone has to do.
+    off: bool,
+}
+
+impl Events {
+    pub(super) const fn new(log: PathBuf) -> Self {
+        Self { log, queue: None, watched: None, off: false }
+    }
+
+    /// Never hears anything.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self { off: true, ..Self::new(PathBuf::new()) }
+    }
+
+    /// Watches the file that has the name now. Costs one look at the name when that is still the same.
+    pub(super) fn renew(&mut self) {
+        if self.off {
+            return;
+        }
+        let queue = match self.queue.take() {
+            Some(queue) => queue,
+            None => match open() {
+                Ok(queue) => queue,
+                Err(error) => {
+                    tracing::debug!(%error, "no file-change notification: commits of others are noticed by polling alone");
+                    self.off = true;
+                    return;
+                }
+            },
+        };
+        // For a file that is watched already the kernel answers with the watch that it has.
+        let watched = inotify::add_watch(&queue, &self.log, WatchFlags::MODIFY).ok();
+        if let Some(old) = self.watched
+            && watched != Some(old)
+        {
+            // It is gone by itself when the old file is, and this fails then.
+            if let Err(error) = inotify::remove_watch(&queue, old) {
+                tracing::trace!(%error, "an old watch");
+            }
+        }
+        self.watched = watched;
+        self.queue = Some(queue);
+    }
+
+    /// Takes what is there: whether anything was written since the last time.
+    pub(super) fn take(&mut self) -> bool {
+        let Some(queue) = &self.queue else { return false };
+        let mut buffer = [0; BUFFER];
+        let mut heard = false;
+        while read(queue, &mut buffer).is_ok_and(|length| length > 0) {
+            heard = true;
+        }
+        heard
+    }
+
+    /// Returns when something is written, at once when that was since the last time. Safe to drop while it waits.
+    pub(super) async fn next(&mut self) {
+        while let Some(queue) = &self.queue {
+            let Ok(mut ready) = queue.readable().await else { break };
+            let mut buffer = [0; BUFFER];
+            match read(queue, &mut buffer) {
+                Ok(length) if length > 0 => return,
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        self.queue = None;
+        self.watched = None;
+        std::future::pending().await
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe because a foreign type may change its descriptor; an OwnedFd keeps its own until it is dropped"
+)]
+fn open() -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
+}

@@ -108,23 +108,23 @@ async fn list(context: &mut Context) -> Result {
 
 async fn change(context: &mut Context, name: &str, change: QueueChange) -> Result {
     let store = context.store().await?;
-    let before = store.queues().await?.into_iter().find(|queue| queue.name == name);
     let changed = store.queue_change(name, change, &context.actor()).await?;
-    let after = store.queues().await?.into_iter().find(|queue| queue.name == name);
-    let running = after.as_ref().map_or(0, |queue| queue.running);
+    let queue = store.queues().await?.into_iter().find(|queue| queue.name == name);
+    let count_of = |count: fn(&QueueRow) -> u64| queue.as_ref().map_or(0, count);
+    let running = count_of(|queue| queue.running);
     if context.format().is_json() {
-        let paused = after.as_ref().is_some_and(|queue| queue.paused_at.is_some());
-        let max_running = after.and_then(|queue| queue.max_running);
+        let paused = queue.as_ref().is_some_and(|queue| queue.paused_at.is_some());
+        let max_running = queue.as_ref().and_then(|queue| queue.max_running);
         return context.output.json(&serde_json::json!({
             "name": name, "changed": changed, "paused": paused, "max_running": max_running, "running": running,
         }));
     }
     context.output.line(&said(name, change, changed))?;
-    if changed && before.is_none() {
-        context.output.flush()?;
+    context.output.flush()?;
+    let holds = matches!(change, QueueChange::Pause | QueueChange::Limit(Some(_)));
+    if changed && holds && count_of(|queue| queue.scheduled + queue.pending + queue.running) == 0 {
         context.notes.note(&format!("no job waits or runs in `{name}` so far: it holds for those that come"));
     } else if let (true, QueueChange::Pause, 1..) = (changed, change, running) {
-        context.output.flush()?;
         let running = usize::try_from(running).unwrap_or(usize::MAX);
         context.notes.note(&format!("running jobs go on: {}", count(running, "job")));
     }

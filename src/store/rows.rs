@@ -61,6 +61,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
         schedule_id: row.try_get("schedule_id")?,
         idempotency_key: text_option(row, "idempotency_key")?,
         cancel_requested_at: time(row, "cancel_requested_at")?,
+        paused_at: time(row, "paused_at")?,
         progress: progress(row)?,
         failure: failure(row)?,
         report: report.and_then(|report| serde_json::from_str(&report).ok()),

@@ -76,17 +76,15 @@ pub async fn run(context: &mut Context, arguments: &RestoreArgs) -> Result {
     let Done { database, from, kept, restored } = done;
     let from = from.map(|from| format!(" from {from}")).unwrap_or_default();
     context.output.line(&format!("restored {database}{from}: {}", number(restored.jobs, "job")))?;
-    context.output.pairs(&[
+    let mut pairs = vec![
         ("queued again", format!("{} that ran when the backup was made", number(restored.requeued, "job"))),
         (
             "forgotten",
             format!("{}, {}", number(restored.workers, "worker"), number(restored.temp_files, "temporary file")),
         ),
-    ])?;
-    if let Some(kept) = kept {
-        context.output.pairs(&[("kept", format!("{kept} is the database that was there before"))])?;
-    }
-    Ok(())
+    ];
+    pairs.extend(kept.map(|kept| ("kept", format!("{kept}, the database that was there before"))));
+    context.output.pairs(&pairs)
 }
 
 /// Nobody works here: the locks of workers prove it, whatever a database says.
@@ -109,7 +107,9 @@ fn no_living_worker(context: &Context) -> Result {
 }
 
 async fn from_file(context: &Context, backup: &Path, force: bool) -> Result<Done> {
-    let DatabaseUrl::Sqlite(target) = &context.config.database;
+    let target = match &context.config.database {
+        DatabaseUrl::Sqlite(target) => target,
+    };
     let exists = target.symlink_metadata().is_ok();
     check_file(backup, target)?;
     if exists && !force {

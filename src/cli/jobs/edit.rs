@@ -80,15 +80,5 @@ pub async fn run(context: &mut Context, arguments: EditArgs) -> Result {
     let selection = wanted.selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.edit(&selection, &edit, &context.actor()).await?;
-    before.tell(context, count, "changed", |why| not_waiting(why).or_else(|| same(&edit, why))).await
-}
-
-/// The job has what was asked for already.
-fn same(edit: &Edit, why: &crate::store::Why) -> Option<String> {
-    let job = &why.job;
-    let is = edit.priority.is_none_or(|priority| priority == job.priority)
-        && edit.run_at.is_none_or(|run_at| run_at == job.run_at)
-        && edit.max_attempts.is_none_or(|attempts| attempts == job.max_attempts)
-        && edit.queue.as_ref().is_none_or(|queue| *queue == job.queue);
-    is.then(|| "is so already".to_owned())
+    before.tell(context, count, "changed", not_waiting).await
 }

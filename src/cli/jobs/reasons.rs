@@ -304,6 +304,7 @@ mod tests {
             schedule_id: None,
             idempotency_key: None,
             cancel_requested_at: None,
+            paused_at: None,
             progress: None,
             failure: None,
             report: None,

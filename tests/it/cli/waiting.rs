@@ -116,6 +116,9 @@ fn a_paused_job_rests_until_it_is_resumed() {
     assert_eq!(answer, json!({ "count": 0, "unchanged": [{ "id": 1, "reason": "is paused already" }] }));
     scene.drain().success();
     assert_eq!(states(&scene), ["scheduled", "scheduled", "scheduled", "cancelled"]);
+    let paused = scene.job(1)["paused_at"].as_str().unwrap().to_owned();
+    assert!(scene.binary.run(&["jobs", "list"]).success().text().contains(&format!("paused since {paused}")));
+    assert!(scene.binary.run(&["jobs", "show", "1"]).success().text().contains(&paused));
     // A time that has come does not wake it.
     jobs(&scene, &["edit", "2", "--now"]);
     scene.drain().success();

@@ -107,9 +107,7 @@ fn no_living_worker(context: &Context) -> Result {
 }
 
 async fn from_file(context: &Context, backup: &Path, force: bool) -> Result<Done> {
-    let target = match &context.config.database {
-        DatabaseUrl::Sqlite(target) => target,
-    };
+    let DatabaseUrl::Sqlite(target) = &context.config.database;
     let exists = target.symlink_metadata().is_ok();
     check_file(backup, target)?;
     if exists && !force {

@@ -66,6 +66,32 @@ fn a_backup_is_a_database_of_its_own() {
 }
 
 #[test]
+fn a_backup_that_is_interrupted_leaves_no_half_file() {
+    let binary = Binary::new();
+    let lines: String = (0..5_000).map(|n| format!("a.example/x:{n} b.example/x:{n}\n")).collect();
+    binary.run_with_input(&["enqueue", "--from-file", "-"], lines.as_bytes()).success();
+    let file = binary.home().join("copy.db");
+    let making = || names(&binary.home()).iter().any(|name| name.contains("making"));
+    for kill in [false, true] {
+        let mut running = binary.spawn(&["db", "backup", file.to_str().unwrap()]);
+        eventually("the copying", || (making() || !running.is_running()).then_some(()));
+        let output = if kill {
+            running.kill9()
+        } else {
+            running.sigterm();
+            running.finish()
+        };
+        assert!(kill || file.exists() == (output.code() == Some(0)), "{output}");
+        if file.exists() {
+            on(&binary, &file, &["db", "check"]).success();
+            std::fs::remove_file(&file).unwrap();
+        }
+    }
+    binary.run(&["db", "backup", file.to_str().unwrap()]).success();
+    assert!(!making(), "what the killed one left is gone: {:?}", names(&binary.home()));
+}
+
+#[test]
 fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
     let binary = Binary::new();
     let lines: String = (0..3_000).map(|n| format!("a.example/x:{n} b.example/x:{n}\n")).collect();

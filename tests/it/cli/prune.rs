@@ -2,6 +2,7 @@
 
 use super::{error, number};
 use crate::support::binary::Binary;
+use crate::work::Scene;
 use serde_json::json;
 
 /// Days ago, as SQL.
@@ -81,6 +82,20 @@ fn more_than_a_batch_goes_in_one_call() {
     assert_eq!(answer["jobs"], 1_234);
     assert_eq!(number(&binary, "(SELECT count(*) FROM jobs)"), 0);
     assert_eq!(number(&binary, "(SELECT count(*) FROM audit_prunes)"), 1_234);
+}
+
+#[test]
+fn a_completed_job_goes_with_all_that_belongs_to_it() {
+    let scene = Scene::new();
+    let id = scene.enqueue();
+    scene.drain().success();
+    let rows = "(SELECT count(*) FROM jobs) + (SELECT count(*) FROM job_events) + (SELECT count(*) FROM transfers)";
+    assert!(number(&scene.binary, rows) >= 1 + 3 + 3);
+    assert_eq!(scene.binary.run(&["jobs", "prune"]).success().text(), "0 finished jobs removed\n", "it is fresh");
+    assert_eq!(scene.binary.run(&["jobs", "prune", "--older-than", "0s"]).success().text(), "1 finished job removed\n");
+    assert_eq!(number(&scene.binary, rows), 0);
+    scene.binary.run(&["jobs", "show", &id.to_string()]).expect_code(1);
+    scene.binary.run(&["db", "check"]).success();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod absent;
 mod backup;
+mod both;
 mod enqueue;
 mod from_file;
 mod json;

@@ -90,7 +90,8 @@ pub async fn run(context: &mut Context, arguments: &RestoreArgs) -> Result {
 /// Nobody works here: the locks of workers prove it, whatever a database says.
 fn no_living_worker(context: &Context) -> Result {
     context.make_state_dir()?;
-    let folder = Place::here(&context.config.state_dir)?.lock_root();
+    // Only for its folder: which database workers of this machine serve is no matter.
+    let folder = Place::here(&context.config.state_dir, true)?.lock_root();
     let failed =
         |error: io::Error| Error::failed("io", format!("cannot look for workers in {}: {error}", folder.display()));
     for entry in std::fs::read_dir(&folder).map_err(failed)? {

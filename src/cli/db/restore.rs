@@ -108,7 +108,10 @@ fn no_living_worker(context: &Context) -> Result {
 }
 
 async fn from_file(context: &Context, backup: &Path, force: bool) -> Result<Done> {
-    let DatabaseUrl::Sqlite(target) = &context.config.database;
+    let DatabaseUrl::Sqlite(target) = &context.config.database else {
+        return Err(Error::usage("PostgreSQL is restored by its own tools")
+            .hint("use pg_restore or psql, then freightliner db restore --in-place, and only then start workers"));
+    };
     let exists = target.symlink_metadata().is_ok();
     check_file(backup, target)?;
     if exists && !force {

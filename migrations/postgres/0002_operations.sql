@@ -425,6 +425,7 @@ CREATE FUNCTION @schema@.enqueue_jobs(
 RETURNS TABLE (place BIGINT, id BIGINT, created BOOLEAN) LANGUAGE plpgsql
 SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = 'off'
+SET jit = 'off'
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -9,7 +9,7 @@ use crate::oci::ImageReference;
 use crate::registry::{Client, Session};
 use crate::replicate::Engine;
 use crate::store::Store;
-use crate::worker::Parts;
+use crate::worker::{Parts, descriptors};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -99,13 +99,17 @@ impl Context {
     /// What workers need, with the state folder in place.
     ///
     /// # Errors
-    /// The state folder cannot be made, or a CA file does not parse.
+    /// The state folder cannot be made, the limit of open files is too low for one copy, or a CA file does not parse.
     pub fn parts(&self, store: Store, queue: Option<String>) -> Result<Parts> {
         self.make_state_dir()?;
+        let mut settings = self.config.worker(queue);
+        let blobs_at_once = self.config.limits().blobs_at_once;
+        settings.concurrency = descriptors::copies_at_a_time(settings.concurrency, blobs_at_once)
+            .map_err(|message| Error::failed("descriptors", message))?;
         Ok(Parts {
             store,
             engine: self.engine()?,
-            settings: self.config.worker(queue),
+            settings,
             state_dir: self.config.state_dir.clone(),
             clock: self.clock.clone(),
         })

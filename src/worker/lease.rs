@@ -73,7 +73,8 @@ impl<'a> Lease<'a> {
         let mut renewed = *self.trusted_from.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut written = 0;
         loop {
-            let sleep = pause.min(self.trust());
+            let until_renewal = self.settings.lease_renewal.saturating_sub(self.clock.boot().since(renewed));
+            let sleep = pause.min(until_renewal).min(self.trust());
             tokio::select! {
                 () = cancel.cancelled() => return Ended::CancelRequested,
                 () = tokio::time::sleep(sleep) => {}

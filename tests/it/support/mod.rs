@@ -16,6 +16,9 @@ pub mod fake;
 pub mod http;
 pub mod image;
 pub mod layer;
+pub mod pgbouncer;
+pub mod power;
+pub mod proxy;
 pub mod registry;
 pub mod registry_log;
 pub mod registry_storage;
@@ -23,6 +26,8 @@ pub mod server;
 pub mod skopeo;
 pub mod tls;
 pub mod token_server;
+pub mod trace;
+pub mod wall_clock;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,8 +82,13 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
 }
 
 /// Seconds since 1970, for tokens.
-#[expect(clippy::disallowed_methods, reason = "the rig must not borrow the clock of the crate under test")]
 pub fn unix_seconds() -> i64 {
+    unix_millis() / 1000
+}
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the rig must not borrow the clock of the crate under test")]
+pub fn unix_millis() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
-    i64::try_from(since.as_secs()).expect("a clock before the end of time")
+    i64::try_from(since.as_millis()).expect("a clock before the end of time")
 }

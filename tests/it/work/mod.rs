@@ -5,6 +5,7 @@ mod full_disk;
 mod killed;
 mod locked;
 mod noticed;
+mod power;
 mod retries;
 mod shared;
 mod stopped;

@@ -61,8 +61,6 @@ fn options() {
     }
     binary.run(&["jobs", "list", "--batch", "x"]).expect_code(1);
     binary.run(&["jobs", "cancel", "--state", "pending", "--batch", "x"]).expect_code(1);
-    let output = binary.run(&["--database", "postgres://localhost/x", "jobs", "list"]).expect_code(1);
-    assert!(output.errors().contains("not implemented: "), "{output}");
     assert_eq!(number(&binary, "(SELECT count(*) FROM jobs)"), 0);
 }
 

@@ -62,6 +62,7 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
             interval: parts.settings.sweep_interval,
             margin: parts.settings.lease_margin,
             poison_limit: parts.settings.poison_limit,
+            retention: Some(parts.settings.retention),
         },
         Some(presence.id),
     );

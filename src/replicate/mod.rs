@@ -39,7 +39,7 @@ use mounting::{Asking, Mounting};
 use plan::{Current, Verdict, judge, plan};
 use source::Source;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use turns::Turns;
 
 /// Limits of the engine.
@@ -74,6 +74,10 @@ pub struct Attempt {
     pub transfers: Mutex<Vec<Transfer>>,
     /// HTTP requests sent, to both sides and for tokens.
     pub requests: Arc<AtomicU64>,
+    /// What the destination named when it was looked at; empty when it named nothing.
+    pub found: OnceLock<String>,
+    /// Set just before the root is written under its reference: from then on it may have landed, whatever is heard.
+    pub publishing: OnceLock<String>,
 }
 
 /// What a copy would do.
@@ -126,6 +130,9 @@ impl Engine {
             Err(error) if error.class == Class::Denied && !wanted.options.no_clobber => Current::unknown(),
             current => current?,
         };
+        if let Some(digest) = current.digests.first().filter(|_| current.named) {
+            attempt.found.get_or_init(|| digest.to_string());
+        }
         // The source is asked for its digest only when there is something to compare it with.
         let mut root = None;
         if !current.digests.is_empty() && !wanted.options.force {
@@ -173,6 +180,15 @@ impl Engine {
     /// As [`stage`](Self::stage); the reference may or may not have moved when the connection broke.
     pub async fn publish(&self, staged: Staged, attempt: &Arc<Attempt>) -> Result<Report, Error> {
         publish::publish(staged, attempt).await
+    }
+
+    /// What the destination names now; None when it names nothing.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    pub async fn published(&self, wanted: &Parsed) -> Result<Option<String>, Error> {
+        let (_, destination) = self.ends(wanted, &Arc::default()).await?;
+        Ok(destination.current().await?.digests.first().map(ToString::to_string))
     }
 
     /// What stage and publish would do. Changes nothing, also no upload is opened: blobs are asked for by HEAD. A blob that

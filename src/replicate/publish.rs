@@ -63,6 +63,7 @@ impl fmt::Debug for Staged {
 pub(super) async fn publish(staged: Staged, attempt: &Attempt) -> Result<Report, Error> {
     let mut report = Report { digest: staged.digest.to_string(), already_present: true, ..Report::default() };
     if let Some(image) = staged.image {
+        attempt.publishing.get_or_init(|| report.digest.clone());
         image.destination.publish(&image.root, &image.temp).await?;
         report.already_present = false;
         report.manifests_pushed = image.manifests_pushed + 1;

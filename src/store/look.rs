@@ -308,6 +308,70 @@ pub struct Copied {
     pub requeued: u64,
 }
 
+/// Something about a job that is no change of it and yet belongs into its history.
+#[derive(Debug, Clone)]
+pub enum Remark {
+    /// An attempt may have written its tag after its lease was lost: the one write that no fence covers.
+    PublishedLate(LatePublication),
+    /// The destination did not name what the newest completed job for it had written: somebody else moved the tag, or a late
+    /// publication did.
+    DestinationMoved(DestinationMoved),
+}
+
+impl Remark {
+    /// The word in the history.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::PublishedLate(_) => "published late",
+            Self::DestinationMoved(_) => "destination moved",
+        }
+    }
+
+    /// The worker that says so.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        match self {
+            Self::PublishedLate(late) => &late.worker,
+            Self::DestinationMoved(moved) => &moved.worker,
+        }
+    }
+
+    /// The rest, JSON.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is no JSON, which does not happen.
+    pub(super) fn detail(&self) -> Result<String, Error> {
+        let detail = match self {
+            Self::PublishedLate(late) => serde_json::to_string(late),
+            Self::DestinationMoved(moved) => serde_json::to_string(moved),
+        };
+        detail.map_err(|error| Error::Invalid(format!("remark: {error}")))
+    }
+}
+
+/// A tag that names something else than was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct DestinationMoved {
+    /// The digest that the newest completed job wrote, or found there.
+    pub expected: String,
+    /// That job.
+    pub written_by: JobId,
+    /// The digest that the tag names.
+    pub found: String,
+    /// The worker that looked.
+    pub worker: String,
+}
+
+/// What the newest completed job for a target left there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The job.
+    pub job: JobId,
+    /// The digest that it wrote, or found there.
+    pub digest: String,
+}
+
 /// A tag that an attempt may have written after its lease was lost.
 #[derive(Debug, Clone, Serialize)]
 pub struct LatePublication {

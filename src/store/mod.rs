@@ -18,8 +18,8 @@ mod url;
 pub use error::Error;
 pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Settled, Unsettled, Work, WorkerRow};
 pub use look::{
-    Copied, DatabaseInfo, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Pruned, QueueChange, QueueRow,
-    Restored, Retention, Selection, Stats, Table, Waiting, Why,
+    Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Pruned,
+    Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
 };
 pub use url::DatabaseUrl;
 
@@ -357,12 +357,28 @@ impl Store {
         on!(self, store => store.prune(retention, limit, actor).await)
     }
 
-    /// Records that an attempt may have written its tag after its lease was lost: the one write that no fence covers.
+    /// Writes a remark into the history of a job. It changes nothing else, so it needs no fence.
     ///
     /// # Errors
     /// [`Error::Backend`].
-    pub async fn record_late(&self, job: JobId, late: LatePublication) -> Result<(), Error> {
-        on!(self, store => store.record_late(job, late).await)
+    pub async fn remark(&self, job: JobId, remark: Remark) -> Result<(), Error> {
+        on!(self, store => store.remark(job, remark).await)
+    }
+
+    /// What the newest completed job for a target left there; None when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn published(&self, dest_key: &str) -> Result<Option<Published>, Error> {
+        on!(self, store => store.published(dest_key).await)
+    }
+
+    /// The database is a file of this machine: all its workers are, or were, here.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+        }
     }
 
     /// Writes a consistent copy of the database to a new file, while others work on it.

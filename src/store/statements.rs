@@ -336,10 +336,14 @@ statements! {
     PRUNE_KEYS = "DELETE FROM idempotency_keys WHERE key IN (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < ?1 \
         AND NOT EXISTS (SELECT 1 FROM jobs AS j WHERE j.id = k.job_id) LIMIT ?2)";
 
-    /// A tag may have been written late. ?1 job, ?2 now, ?3 worker, ?4 detail.
-    LATE = "INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, reason, \
-        detail) SELECT id, ?2, state, state, generation, lease_epoch, attempt, ?3, 'freightliner', 'published late', ?4 \
+    /// A remark in the history of a job. ?1 job, ?2 now, ?3 worker, ?4 reason, ?5 detail.
+    REMARK = "INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, reason, \
+        detail) SELECT id, ?2, state, state, generation, lease_epoch, attempt, ?3, 'freightliner', ?4, ?5 \
         FROM jobs WHERE id = ?1";
+
+    /// What the newest completed job for a target left there. ?1 target.
+    PUBLISHED = "SELECT id, report ->> '$.digest' AS digest FROM jobs \
+        WHERE state = 'completed' AND dest_key = ?1 AND report IS NOT NULL ORDER BY asked_seq DESC, id DESC LIMIT 1";
 
     /// A restore begins. ?1 now, ?2 actor, ?3 epochs.
     RESTORE = "INSERT INTO restores (at, actor, epochs) VALUES (?1, ?2, ?3) RETURNING id";

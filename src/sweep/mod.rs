@@ -13,6 +13,7 @@ use crate::clock::{BootTime, Clock, UnixMillis};
 use crate::job::{JobId, State};
 use crate::shutdown::Shutdown;
 use crate::store::{Error, Lease, Store, WorkerRow};
+use crate::worker::Retention;
 use crate::worker::presence::{Place, Proof, probe};
 use remove::Removed;
 use serde::Serialize;
@@ -20,6 +21,19 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 use uuid::Uuid;
+
+/// How often the locks of workers are looked at between two sweeps: a killed worker's jobs go on within a second.
+const GLANCE: Duration = Duration::from_millis(300);
+/// How long a machine that is gone, with temporary files on it, is waited for before its worker is forgotten.
+const FILES_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often finished jobs are looked for that are not kept any longer.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+/// Jobs removed in one transaction.
+const RETENTION_PIECE: u32 = 200;
+/// Transactions after which the sweeper looks at its workers again.
+const RETENTION_PIECES: usize = 20;
+/// Pause after each.
+const RETENTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a sweep did (`sweep -o json`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -60,6 +74,8 @@ pub struct Settings {
     pub margin: Duration,
     /// Deaths in a row without progress after which a job fails as poison.
     pub poison_limit: i64,
+    /// How long finished jobs are kept; None: nothing is removed.
+    pub retention: Option<Retention>,
 }
 
 /// One sweep by proof alone.
@@ -73,8 +89,9 @@ pub async fn once(
     poison_limit: i64,
     dry_run: bool,
 ) -> Result<Swept, Error> {
-    let settings = Settings { interval: Duration::ZERO, margin: Duration::ZERO, poison_limit };
-    let mut sweeper = Sweeper::new(store.clone(), Place::here(state_dir)?, clock.clone(), settings, None);
+    let settings = Settings { interval: Duration::ZERO, margin: Duration::ZERO, poison_limit, retention: None };
+    let mut sweeper =
+        Sweeper::new(store.clone(), Place::here(state_dir, store.is_local())?, clock.clone(), settings, None);
     sweeper.dry_run = dry_run;
     sweeper.observes = false;
     sweeper.tick().await
@@ -92,6 +109,10 @@ pub struct Sweeper {
     dry_run: bool,
     seen: HashMap<JobId, (Lease, BootTime)>,
     silent: HashMap<String, (UnixMillis, BootTime)>,
+    /// Dead workers that the last sweep knew of.
+    unburied: HashSet<String>,
+    /// When retention last ended.
+    retained: Option<BootTime>,
 }
 
 impl Sweeper {
@@ -108,17 +129,23 @@ impl Sweeper {
             dry_run: false,
             seen: HashMap::new(),
             silent: HashMap::new(),
+            unburied: HashSet::new(),
+            retained: None,
         }
     }
 
-    /// Sweeps until the shutdown drains. Errors are logged and waited out.
+    /// Sweeps until the shutdown drains: at every interval, and as soon as a lock of this folder says that a worker is dead.
+    /// Removes finished jobs that are not kept any longer. Errors are logged and waited out.
     pub async fn run(mut self, shutdown: Shutdown) {
         loop {
             tokio::select! {
                 () = shutdown.drain.cancelled() => return,
-                () = tokio::time::sleep(self.settings.interval) => {}
+                () = self.next_sweep() => {}
             }
-            match self.tick().await {
+            let dead = self.place.dead();
+            let swept = self.tick().await;
+            self.unburied = dead.into_iter().collect();
+            match swept {
                 Ok(swept) if swept.did_anything() => tracing::info!(
                     jobs_requeued = swept.jobs_requeued,
                     jobs_failed = swept.jobs_failed,
@@ -129,6 +156,55 @@ impl Sweeper {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the sweep failed, trying again at the next"),
             }
+            self.retain(&shutdown).await;
+        }
+    }
+
+    /// Returns when it is time for a sweep: the interval is over, or a worker died since the last one. A dead worker that the
+    /// last sweep could not bury is not news.
+    async fn next_sweep(&self) {
+        let start = self.clock.boot();
+        loop {
+            let left = self.settings.interval.saturating_sub(self.clock.boot().since(start));
+            tokio::time::sleep(left.min(GLANCE)).await;
+            let over = self.clock.boot().since(start) >= self.settings.interval;
+            if over || self.place.dead().iter().any(|worker| !self.unburied.contains(worker)) {
+                return;
+            }
+        }
+    }
+
+    /// Removes what is not kept any longer, in small pieces with a pause after each, so that nobody notices. An error is told
+    /// and waited out until the next time.
+    async fn retain(&mut self, shutdown: &Shutdown) {
+        let Some(kept) = self.settings.retention else { return };
+        let boot = self.clock.boot();
+        if self.retained.is_some_and(|last| boot.since(last) < RETENTION_INTERVAL) {
+            return;
+        }
+        let mut removed = 0;
+        for _ in 0..RETENTION_PIECES {
+            match self.store.prune(kept.at(self.clock.now()), RETENTION_PIECE, "sweeper").await {
+                Ok(pruned) => {
+                    removed += pruned.jobs;
+                    if !pruned.more {
+                        self.retained = Some(boot);
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "finished jobs could not be removed, trying again later");
+                    self.retained = Some(boot);
+                    break;
+                }
+            }
+            tokio::select! {
+                () = shutdown.drain.cancelled() => break,
+                () = tokio::time::sleep(RETENTION_PAUSE) => {}
+            }
+        }
+        if removed > 0 {
+            tracing::info!(jobs = removed, "removed finished jobs that are not kept any longer");
         }
     }
 
@@ -152,7 +228,7 @@ impl Sweeper {
         }
         if self.observes {
             self.observe(&workers, &leases, &mut swept).await?;
-            self.forget_silent(&workers, &leases, own.as_deref(), &mut swept).await?;
+            self.forget_silent(&workers, &leases, &with_files, &mut swept).await?;
         }
         self.remove_orphans(with_files, &workers, own.as_deref(), &mut swept).await?;
         swept.duration_ms = u64::try_from(self.clock.boot().since(start).as_millis()).unwrap_or(u64::MAX);
@@ -216,10 +292,12 @@ impl Sweeper {
         &mut self,
         workers: &[WorkerRow],
         leases: &[Lease],
-        own: Option<&str>,
+        with_files: &[String],
         swept: &mut Swept,
     ) -> Result<(), Error> {
         let now = self.clock.boot();
+        let own = self.own.map(|own| own.to_string());
+        let own = own.as_deref();
         self.silent.retain(|id, _| workers.iter().any(|worker| worker.id == *id));
         for worker in workers.iter().filter(|worker| Some(worker.id.as_str()) != own) {
             let since = match self.silent.get(&worker.id) {
@@ -229,7 +307,10 @@ impl Sweeper {
                     continue;
                 }
             };
-            let patience = crate::worker::SEEN_INTERVAL * 6 + self.settings.margin;
+            // The row says where the files are: their own machine needs it, when it comes back.
+            let has_files = !self.place.is_local() && !self.place.is_of(worker) && with_files.contains(&worker.id);
+            let patience =
+                if has_files { FILES_PATIENCE } else { crate::worker::SEEN_INTERVAL * 6 + self.settings.margin };
             let works = leases.iter().any(|lease| lease.worker == worker.id);
             if now.since(since) < patience || works || self.dry_run {
                 continue;
@@ -298,6 +379,13 @@ impl Sweeper {
             if matches!(proof, Ok(Proof::Alive) | Err(_)) {
                 continue;
             }
+            // Its row may be younger than our look at the rows. Now that we hold its lock none can come any more: the next
+            // sweep buries it, by this very file.
+            if matches!(proof, Ok(Proof::Dead(_)))
+                && self.store.workers().await?.iter().any(|known| known.id == *worker)
+            {
+                continue;
+            }
             self.remove_files_of(worker, swept).await?;
             if !self.dry_run && matches!(proof, Ok(Proof::Dead(_))) {
                 remove::file(&lock_path, "its worker is not known any more");
@@ -326,7 +414,7 @@ impl Sweeper {
             Err(error) => tracing::warn!(folder = %folder.display(), %error, "a temporary folder is left"),
         }
         for (path, reason) in refused {
-            // The same folder under another name: what was in it went with the tree.
+            // The same folder under another name: what was in it went with the tree. Or a folder of another machine.
             if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
                 gone.push(path);
             } else {
@@ -337,5 +425,34 @@ impl Sweeper {
             self.store.temp_forget(gone).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::DatabaseUrl;
+    use crate::worker::presence::Presence;
+
+    #[tokio::test]
+    async fn a_worker_that_came_and_died_during_a_sweep_is_buried_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::System;
+        let url = DatabaseUrl::Sqlite(folder.path().join("freightliner.db"));
+        let store = Store::open(&url, clock.clone()).await.unwrap();
+        let state = folder.path().join("state");
+        let settings = Settings { interval: Duration::ZERO, margin: Duration::ZERO, poison_limit: 10, retention: None };
+        let mut sweeper =
+            Sweeper::new(store.clone(), Place::here(&state, true).unwrap(), clock.clone(), settings, None);
+        // The rows were read before it came; it died before the locks were looked at.
+        let seen_by_the_sweep = store.workers().await.unwrap();
+        let presence = Presence::start(&store, &state, &crate::worker::Settings::default(), 1, &clock).await.unwrap();
+        let lock = sweeper.place.lock_file(&presence.id.to_string());
+        drop(presence);
+        sweeper.remove_orphans(Vec::new(), &seen_by_the_sweep, None, &mut Swept::default()).await.unwrap();
+        assert!(lock.exists(), "the lock is the proof of its death");
+        let swept = sweeper.tick().await.unwrap();
+        assert_eq!((swept.workers_removed, lock.exists()), (1, false));
+        assert!(store.workers().await.unwrap().is_empty());
     }
 }

@@ -6,7 +6,9 @@ use crate::clock::{BootTime, UnixMillis};
 use crate::job::retry::{Decision, decide};
 use crate::job::{Class, Failure, Job, JobId, Parsed, Report, Stage, State, parse_row};
 use crate::replicate::{self, Attempt};
-use crate::store::{Claim, Confirmed, Fence, Outcome, Settled, Store, Unsettled};
+use crate::store::{
+    Claim, Confirmed, DestinationMoved, Fence, LatePublication, Outcome, Remark, Settled, Store, Unsettled,
+};
 use crate::tempfiles::{BoxFuture, Register, TempFiles};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +26,9 @@ const SETTLE_LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a worker that stops waits for a database that does not take the end of an attempt.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the destination is asked after a late publication.
+const LATE_LOOK: Duration = Duration::from_secs(10);
 
 /// How others end an attempt early.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +94,14 @@ pub async fn run(
         if let Err(error) = temp.close().await {
             tracing::warn!(%error, "temporary files are left; a sweep removes them");
         }
-        settle(parts, claim, verdict, &attempt, &controls.release).await
+        let late = Late { parts, presence, wanted: wanted(&claim.job, &claim.dest_key).ok(), fence };
+        let finish = settle(parts, claim, verdict, &attempt, &controls.release).await;
+        if finish == Finish::LeaseLost
+            && let Some(digest) = attempt.publishing.get()
+        {
+            late.record(digest).await;
+        }
+        finish
     }
     .instrument(span)
     .await
@@ -114,6 +126,7 @@ async fn replicate(
         Err(error) => return Verdict::Failed(error),
     };
     if !staged.already_present() {
+        remark_moved(parts, claim, attempt).await;
         match lease.confirm(claim).await {
             Ok(Confirmed::Yes) => {}
             Ok(Confirmed::CancelRequested) => return Verdict::Cancelled,
@@ -141,6 +154,66 @@ fn wanted(job: &Job, dest_key: &str) -> Result<Parsed, String> {
         ));
     }
     Ok(wanted)
+}
+
+/// When the destination does not name what the newest completed job left there, the history says so: a person moved the tag,
+/// or a worker that was stopped for longer than its lease published late. The copy goes on either way.
+async fn remark_moved(parts: &Parts, claim: &Claim, attempt: &Attempt) {
+    let Some(found) = attempt.found.get() else { return };
+    let noted = async {
+        let Some(published) = parts.store.published(&claim.dest_key).await? else { return Ok(()) };
+        let algorithm = |digest: &str| digest.split(':').next().map(str::to_owned);
+        if published.digest == *found || algorithm(&published.digest) != algorithm(found) {
+            return Ok(());
+        }
+        tracing::warn!(expected = %published.digest, %found, written_by = published.job, "the destination was moved meanwhile");
+        let worker = claim.job.worker.clone().unwrap_or_default();
+        let moved =
+            DestinationMoved { expected: published.digest, written_by: published.job, found: found.clone(), worker };
+        parts.store.remark(claim.job.id, Remark::DestinationMoved(moved)).await
+    };
+    if let Err(error) = noted.await {
+        tracing::warn!(%error, "that the destination was moved could not be written into the history");
+    }
+}
+
+/// What is known of an attempt whose lease is lost, and whose tag may have been written all the same.
+struct Late<'a> {
+    parts: &'a Parts,
+    presence: &'a Presence,
+    wanted: Option<Parsed>,
+    fence: Fence,
+}
+
+impl Late<'_> {
+    /// Looks at the tag once, and writes both digests into the history of the job.
+    async fn record(&self, digest: &str) {
+        let found = match &self.wanted {
+            Some(wanted) => match tokio::time::timeout(LATE_LOOK, self.parts.engine.published(wanted)).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %error.message, "the destination could not be looked at");
+                    None
+                }
+                Err(_) => None,
+            },
+            None => None,
+        };
+        tracing::warn!(
+            %digest,
+            found = found.as_deref().unwrap_or("unknown"),
+            "the tag may have been written after the lease was lost"
+        );
+        let late = LatePublication {
+            digest: digest.to_owned(),
+            found,
+            worker: self.presence.id.to_string(),
+            lease_epoch: self.fence.epoch,
+        };
+        if let Err(error) = self.parts.store.remark(self.fence.job, Remark::PublishedLate(late)).await {
+            tracing::error!(%error, "a late publication could not be written into the history");
+        }
+    }
 }
 
 /// Writes the end of the attempt, again and again while the database cannot take it.

@@ -9,7 +9,7 @@ pub mod descriptors;
 pub mod lease;
 pub mod presence;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::job::State;
 use crate::replicate::{Attempt, Engine};
 use crate::shutdown::Shutdown;
@@ -76,6 +76,22 @@ pub struct Retention {
     pub failed: Duration,
     /// Idempotency keys of jobs that are not kept any more.
     pub keys: Duration,
+}
+
+impl Retention {
+    /// What is removed at this moment. A duration of zero keeps for ever.
+    #[must_use]
+    pub fn at(&self, now: UnixMillis) -> crate::store::Retention {
+        let before = |kept: Duration| {
+            let ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+            (ms > 0).then(|| UnixMillis(now.0.saturating_sub(ms)))
+        };
+        crate::store::Retention {
+            finished_before: before(self.finished),
+            failed_before: before(self.failed),
+            keys_before: before(self.keys),
+        }
+    }
 }
 
 impl Default for Retention {

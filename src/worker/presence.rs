@@ -26,14 +26,16 @@ pub struct Place {
     state_dir: PathBuf,
     device: i64,
     inode: i64,
+    local: bool,
 }
 
 impl Place {
-    /// This machine and this state folder, which is made with mode 0700 when it is not there.
+    /// This machine and this state folder, which is made with mode 0700 when it is not there. `local`: the database is a file
+    /// of this machine ([`Store::is_local`]).
     ///
     /// # Errors
     /// [`Error::Unusable`] when the folder cannot be made or written.
-    pub fn here(state_dir: &Path) -> Result<Self, Error> {
+    pub fn here(state_dir: &Path, local: bool) -> Result<Self, Error> {
         let unusable = |what: &Path, error: &io::Error| {
             Error::Unusable(format!(
                 "state folder {}: {error}; use --state-dir DIR with a folder that can be written",
@@ -57,11 +59,13 @@ impl Place {
             state_dir: std::path::absolute(state_dir).map_err(|error| unusable(state_dir, &error))?,
             device: facts.dev().cast_signed(),
             inode: facts.ino().cast_signed(),
+            local,
         })
     }
 
     /// The worker lives, or lived, on this machine with this state folder: its lock says the truth. Also when it was before
-    /// the last boot: a database that is a file of this machine has no workers on clones of it.
+    /// the last boot, where the database is a file of this machine: that one has no workers on clones of the machine, a
+    /// server's may.
     #[must_use]
     pub fn is_of(&self, worker: &WorkerRow) -> bool {
         if self.boot_id.is_empty() || self.machine_id != worker.machine_id || self.inode != worker.state_inode {
@@ -71,7 +75,25 @@ impl Place {
             return self.device == worker.state_device;
         }
         // Devices may be numbered anew by a boot; the path is the same then.
-        !worker.boot_id.is_empty() && Path::new(&worker.state_dir) == self.state_dir
+        self.local && !worker.boot_id.is_empty() && Path::new(&worker.state_dir) == self.state_dir
+    }
+
+    /// The database is a file of this machine: what nobody here knows, nobody knows.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// Lock files of this folder whose worker is dead, by the ids of the workers. Looks at locks alone: a few system calls.
+    #[must_use]
+    pub fn dead(&self) -> Vec<String> {
+        // What cannot be read is said by the sweep.
+        let Ok(entries) = std::fs::read_dir(self.lock_root()) else { return Vec::new() };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names
+            .filter_map(|name| name.strip_suffix(".lock").map(str::to_owned))
+            .filter(|worker| is_free(&self.lock_file(worker)))
+            .collect()
     }
 
     /// The folder of a worker's temporary files.
@@ -129,6 +151,12 @@ pub fn probe(path: &Path) -> io::Result<Proof> {
     }
 }
 
+/// Nobody holds this lock. Takes it shared and for a moment only, so that two who look do not hide the truth from each other.
+fn is_free(path: &Path) -> bool {
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    opened.is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok())
+}
+
 /// The open file is still what the path names.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let open = file.metadata()?;
@@ -167,7 +195,7 @@ impl Presence {
         concurrency: usize,
         clock: &Clock,
     ) -> Result<Self, Error> {
-        let place = Place::here(state_dir)?;
+        let place = Place::here(state_dir, store.is_local())?;
         let (id, lock) = lock_new(&place)
             .map_err(|error| Error::Unusable(format!("state folder {}: {error}", place.state_dir.display())))?;
         let presence = Self {

@@ -6,7 +6,7 @@ use crate::clock::UnixMillis;
 use crate::job::JobId;
 use crate::store::look::check_queue;
 use crate::store::statements as sql;
-use crate::store::{Error, LatePublication, QueueChange, QueueRow, Why, rows};
+use crate::store::{Error, Published, QueueChange, QueueRow, Remark, Why, rows};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use std::time::Duration;
@@ -96,15 +96,24 @@ impl Sqlite {
         }))
     }
 
-    pub(in crate::store) async fn record_late(&self, job: JobId, late: LatePublication) -> Result<(), Error> {
+    pub(in crate::store) async fn remark(&self, job: JobId, remark: Remark) -> Result<(), Error> {
         let now = self.inner.clock.now();
-        let detail = serde_json::to_string(&late).map_err(|error| Error::Invalid(format!("late: {error}")))?;
+        let (reason, worker, detail) = (remark.reason(), remark.worker().to_owned(), remark.detail()?);
         self.write(Lane::Control, move |connection| {
             Box::pin(async move {
-                sqlx::query(sql::LATE).bind(job).bind(now.0).bind(late.worker).bind(detail).execute(connection).await?;
+                let statement = sqlx::query(sql::REMARK).bind(job).bind(now.0).bind(worker).bind(reason).bind(detail);
+                statement.execute(connection).await?;
                 Ok(())
             })
         })
         .await
+    }
+
+    pub(in crate::store) async fn published(&self, dest_key: &str) -> Result<Option<Published>, Error> {
+        let row = sqlx::query(sql::PUBLISHED).bind(dest_key).fetch_optional(&self.inner.readers).await?;
+        let Some(row) = row else { return Ok(None) };
+        let digest: Option<String> = row.try_get("digest")?;
+        let job = row.try_get("id")?;
+        Ok(digest.map(|digest| Published { job, digest }))
     }
 }

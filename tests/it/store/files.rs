@@ -83,6 +83,26 @@ async fn commits_of_others_are_noticed() {
 }
 
 #[tokio::test]
+async fn each_clone_is_told_of_every_commit() {
+    let bench = Bench::new().await;
+    let clones = [bench.store.clone(), bench.store.clone()];
+    for store in &clones {
+        store.changed(Duration::from_secs(60)).await.unwrap();
+    }
+    for number in 1..=3 {
+        // One of our own, and one of somebody else.
+        bench.enqueue(numbered(number)).await;
+        bench.sql("INSERT INTO jobs (source, destination) VALUES ('a', 'b')").await.unwrap();
+        for store in &clones {
+            tokio::time::timeout(Duration::from_secs(20), store.changed(Duration::from_secs(60)))
+                .await
+                .expect("it is told, though another one was told before")
+                .unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn check_finds_what_does_not_fit() {
     let bench = Bench::new().await;
     bench.enqueue(numbered(1)).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 const SETTINGS: Settings =
-    Settings { interval: Duration::from_secs(5), margin: Duration::from_secs(5), poison_limit: 3 };
+    Settings { interval: Duration::from_secs(5), margin: Duration::from_secs(5), poison_limit: 3, retention: None };
 
 async fn presence(bench: &Bench, state: &Path) -> Presence {
     Presence::start(
@@ -48,7 +48,7 @@ async fn a_dead_workers_jobs_come_back_at_once_by_proof() {
     assert_eq!((job.state, job.attempt, job.crash_count, job.lease_epoch), (State::Scheduled, 0, 1, 2));
     assert!(job.failure.unwrap().message.contains("died"));
     assert!(bench.store.workers().await.unwrap().is_empty());
-    assert!(!Place::here(state.path()).unwrap().lock_file(&dead.to_string()).exists());
+    assert!(!Place::here(state.path(), true).unwrap().lock_file(&dead.to_string()).exists());
     assert_eq!(bench.store.renew(claim.fence(), TTL, Work::default()).await.unwrap(), Held::Lost);
     assert_eq!(bench.number("SELECT COUNT(*) FROM audit_attempts WHERE outcome = 'expired'").await, 1);
     assert!(!once().await.unwrap().did_anything(), "a second sweep finds nothing");
@@ -125,7 +125,7 @@ async fn without_proof_the_lease_decides_and_wall_clocks_prove_nothing() {
     let worker = presence(&bench, theirs.path()).await;
     let claim = bench.claim_as(worker.id, 1, None, None).await.remove(0);
     // Another state folder: its lock says nothing here.
-    let place = Place::here(ours.path()).unwrap();
+    let place = Place::here(ours.path(), true).unwrap();
     let mut sweeper = Sweeper::new(bench.store.clone(), place, bench.clock.clone(), SETTINGS, None);
     assert!(!sweeper.tick().await.unwrap().did_anything(), "first seen");
     bench.hand.jump_wall(86_400_000);
@@ -166,7 +166,7 @@ async fn files_of_dead_workers_go_and_those_of_living_ones_stay() {
     let layout = tempfile::tempdir().unwrap();
     let (living, dead) = (presence(&bench, state.path()).await, presence(&bench, state.path()).await);
     let stranger = Uuid::now_v7().to_string();
-    let place = Place::here(state.path()).unwrap();
+    let place = Place::here(state.path(), true).unwrap();
     let put = |path: &Path| {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "12345").unwrap();
@@ -246,7 +246,7 @@ async fn workers_of_other_machines_are_forgotten_when_they_are_silent_and_come_b
     let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let worker = presence(&bench, theirs.path()).await;
     bench.sql("UPDATE workers SET machine_id = 'another'").await.unwrap();
-    let place = Place::here(ours.path()).unwrap();
+    let place = Place::here(ours.path(), true).unwrap();
     let mut sweeper = Sweeper::new(bench.store.clone(), place, bench.clock.clone(), SETTINGS, None);
     sweeper.tick().await.unwrap();
     bench.hand.advance(Duration::from_secs(60));

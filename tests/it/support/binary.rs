@@ -226,6 +226,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Where standard error goes; standard output is beside it, with `.out`.
+    pub fn stderr_file(&self) -> &Path {
+        &self.stderr
+    }
+
     /// Standard output so far.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.stdout).expect("read stdout")).into_owned()

@@ -80,8 +80,13 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
 }
 
 /// Seconds since 1970, for tokens.
-#[expect(clippy::disallowed_methods, reason = "the rig must not borrow the clock of the crate under test")]
 pub fn unix_seconds() -> i64 {
+    unix_millis() / 1000
+}
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the rig must not borrow the clock of the crate under test")]
+pub fn unix_millis() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
-    i64::try_from(since.as_secs()).expect("a clock before the end of time")
+    i64::try_from(since.as_millis()).expect("a clock before the end of time")
 }

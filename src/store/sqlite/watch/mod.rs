@@ -30,8 +30,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// Pauses before the looks that follow an event, in milliseconds, until the commit shows. It follows its last write by one
 /// fsync, so the first are short; all together are as long as [`POLL`], because a disk may be slow.
 const STEPS: [u64; 13] = [0, 1, 1, 1, 2, 2, 3, 5, 8, 8, 8, 8, 8];
-/// The step that is gone back to when more is written meanwhile: bounds what a long transaction of somebody else, or a storm
-/// of commits, costs.
+/// The first of the longest steps; where it stays while more is written: bounds what a long transaction of somebody else, or
+/// a storm of commits, costs.
 const LONGEST: usize = 8;
 /// The shortest time between two looks at once after an event: bounds what a storm of short commits costs.
 const PACE: Duration = Duration::from_millis(2);
@@ -161,13 +161,15 @@ impl Eyes {
         let changed = self.version(options).await?;
         self.owed = false;
         let heard = std::mem::take(&mut self.heard);
-        self.step = match self.step + 1 {
-            next if heard && next > STEPS.len() => 0,
-            // More is being written: its commit is still to come. The more is written, the rarer the looks.
-            next if heard => next.min(LONGEST),
-            // Nobody writes, and what was written is committed.
-            _ if changed => STEPS.len(),
-            next => next.min(STEPS.len()),
+        self.step = match (heard, changed) {
+            // Writers come one after the other: nothing was written since the last look, so what was written then is
+            // committed now.
+            (false, true) => STEPS.len(),
+            (false, false) => (self.step + 1).min(STEPS.len()),
+            // This may have been an older commit, and the one of what was written is still to come.
+            (true, true) => LONGEST,
+            (true, false) if self.step == STEPS.len() => 0,
+            (true, false) => (self.step + 1).min(LONGEST),
         };
         Ok(changed)
     }
@@ -179,6 +181,7 @@ impl Eyes {
         let heard = async {
             if self.step == STEPS.len() {
                 self.events.next().await;
+                self.heard = true;
                 self.step = 0;
             }
             match STEPS[self.step] {

@@ -17,7 +17,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        Self::with(|log| Events::new(log)).await
+        Self::with(Events::new).await
     }
 
     async fn with(events: impl FnOnce(PathBuf) -> Events) -> Self {
@@ -99,7 +99,8 @@ async fn all_who_wait_are_told_of_one_commit() {
         )
     };
     let (first, second, third, committed) = tokio::time::timeout(SOON, both).await.expect("all are told");
-    (first.unwrap(), second.unwrap(), third.unwrap(), committed.unwrap());
+    first.and(second).and(third).unwrap();
+    committed.unwrap();
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod uploads;
 
 pub use auth::{Auth, TokenRequest, basic_credentials};
 pub use fault::{Fault, Matcher};
+pub use store::TagSet;
 
 use super::content::{Algorithm, Content};
 use super::http::Client;
@@ -300,6 +301,21 @@ impl Fake {
         self.shared.state().repository(repository).tags.keys().cloned().collect()
     }
 
+    /// Names of all repositories.
+    pub fn repositories(&self) -> Vec<String> {
+        self.shared.state().repositories.keys().cloned().collect()
+    }
+
+    /// Digests of all blobs of a repository.
+    pub fn blobs(&self, repository: &str) -> Vec<String> {
+        self.shared.state().repository(repository).blobs.keys().cloned().collect()
+    }
+
+    /// Every tag that was set, oldest first.
+    pub fn tag_history(&self) -> Vec<TagSet> {
+        self.shared.state().tag_history.clone()
+    }
+
     /// Uploads that were started and neither finished nor cancelled.
     pub fn open_uploads(&self) -> usize {
         self.shared.state().uploads.len()
@@ -349,6 +365,11 @@ impl Fake {
     pub fn wait_reached(&self, name: &str) {
         let gate = self.shared.gate(name);
         super::eventually(&format!("the gate {name:?}"), || (*gate.reached.borrow() > 0).then_some(()));
+    }
+
+    /// Whether a request has come to the gate of this name.
+    pub fn has_reached(&self, name: &str) -> bool {
+        *self.shared.gate(name).reached.borrow() > 0
     }
 
     /// Lets all who wait at this gate go on, and all who come later.

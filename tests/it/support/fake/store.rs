@@ -67,6 +67,18 @@ pub struct State {
     pub repositories: BTreeMap<String, Repository>,
     pub uploads: HashMap<String, Upload>,
     pub uploads_begun: u64,
+    /// Every tag that was set, oldest first.
+    pub tag_history: Vec<TagSet>,
+}
+
+/// A tag that was set.
+#[derive(Debug, Clone)]
+pub struct TagSet {
+    pub repository: String,
+    pub tag: String,
+    pub digest: String,
+    /// Unix milliseconds.
+    pub at_ms: i64,
 }
 
 impl State {
@@ -80,6 +92,8 @@ impl State {
 
     pub fn put_tag(&mut self, repository: &str, tag: &str, digest: &str) {
         self.repository(repository).tags.insert(tag.to_owned(), digest.to_owned());
+        let (repository, tag, digest) = (repository.to_owned(), tag.to_owned(), digest.to_owned());
+        self.tag_history.push(TagSet { repository, tag, digest, at_ms: crate::support::unix_millis() });
     }
 
     /// Holds a manifest under a digest given, or under its own and a tag; gives the digest.

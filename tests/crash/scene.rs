@@ -1,0 +1,119 @@
+//! The stage of one round: a fresh database, state folders, two registries, and a pool of images that share layers.
+
+use super::Rules;
+use super::plan::{MAX_ATTEMPTS, POOL, Plan, Request, Side, Source, Target};
+use super::sql::{Kind, Shell};
+use super::support::binary::Binary;
+use super::support::fake::Fake;
+use super::support::image::{Image, ImageBuilder, index};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// The tag that moves, at the source.
+pub const MOVING: (&str, &str) = ("moving/app", "latest");
+
+/// Shortest leases that the configuration allows: ttl 3 s, renewal 1 s, margin 1 s, a sweep every second.
+const SHORT: [(&str, &str); 6] = [
+    ("FREIGHTLINER_WORKER_LEASE_TTL_SECS", "3"),
+    ("FREIGHTLINER_WORKER_LEASE_RENEWAL_SECS", "1"),
+    ("FREIGHTLINER_WORKER_LEASE_MARGIN_SECS", "1"),
+    ("FREIGHTLINER_WORKER_SWEEP_INTERVAL_SECS", "1"),
+    ("FREIGHTLINER_WORKER_SHUTDOWN_GRACE_SECS", "1"),
+    ("FREIGHTLINER_RETRY_CAP_SECS", "1"),
+];
+
+pub struct Scene {
+    pub binary: Binary,
+    pub shell: Shell,
+    pub source: Fake,
+    pub destination: Fake,
+}
+
+impl Scene {
+    pub fn new(plan: &Plan, rules: &Rules) -> Self {
+        let mut binary = Binary::of(&rules.program);
+        for (name, value) in SHORT {
+            binary = binary.env(name, value);
+        }
+        binary = binary
+            .env("FREIGHTLINER_RETRY_BASE_MS", "30")
+            .env("FREIGHTLINER_RETRY_MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
+            .env("FREIGHTLINER_RETRY_POISON_LIMIT", plan.poison_limit.to_string())
+            .env("FREIGHTLINER_REGISTRY_TRIES", plan.registry_tries.to_string());
+        let database = match rules.kind {
+            Kind::Sqlite => binary.database().file().display().to_string(),
+        };
+        let scene =
+            Self { shell: Shell::new(rules.kind, database), binary, source: Fake::start(), destination: Fake::start() };
+        for (number, image) in pool().iter().enumerate() {
+            scene.source.put_image("pool/app", &pool_tag(number), image);
+        }
+        scene.source.put_image(MOVING.0, MOVING.1, &pool()[0]);
+        for (side, matcher, fault) in &plan.faults {
+            scene.side(*side).fault(matcher.clone(), fault.clone());
+        }
+        scene
+    }
+
+    fn side(&self, side: Side) -> &Fake {
+        match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        }
+    }
+
+    /// The folder of everything this round leaves on disk.
+    pub fn folder(&self) -> PathBuf {
+        self.binary.home().parent().expect("a folder").to_owned()
+    }
+
+    /// The state folder of a host.
+    pub fn state(&self, host: usize) -> PathBuf {
+        if host == 0 { self.binary.state() } else { self.folder().join(format!("state-{host}")) }
+    }
+
+    pub fn layout(&self) -> PathBuf {
+        self.binary.home().join("layout")
+    }
+
+    /// The source as it is typed.
+    pub fn source_of(&self, request: &Request) -> String {
+        match &request.source {
+            Source::Pool(image) => self.source.reference("pool/app", &pool_tag(*image)),
+            Source::Moving => self.source.reference(MOVING.0, MOVING.1),
+            Source::Absent => self.source.reference("pool/app", "absent"),
+            Source::Unparsable => "https://not a reference".to_owned(),
+        }
+    }
+
+    /// The destination as it is typed.
+    pub fn target_of(&self, request: &Request) -> String {
+        match &request.target {
+            Target::Registry { repository, tag } => self.destination.reference(repository, tag),
+            Target::Layout { tag } => format!("oci:{}:{tag}", self.layout().display()),
+        }
+    }
+}
+
+fn pool_tag(image: usize) -> String {
+    format!("i{image}")
+}
+
+/// The images of all rounds: layers of their own, layers that some share, and two indexes.
+pub fn pool() -> &'static [Image] {
+    static IMAGES: OnceLock<Vec<Image>> = OnceLock::new();
+    IMAGES.get_or_init(|| {
+        let single = |seed: u64| {
+            ImageBuilder::oci(seed)
+                .layer_from(seed * 10, 20_000 + usize::try_from(seed % 10).expect("small") * 9_000)
+                .layer_from(seed % 3, 150_000)
+                .layer_from(10 + seed % 2, 60_000)
+        };
+        let mut images: Vec<Image> = (1..=POOL as u64 - 2).map(|seed| single(100 + seed).build()).collect();
+        for number in 0..2 {
+            let other = single(200 + number).platform("linux", "arm64", None).build();
+            images.push(index(vec![single(300 + number).build(), other]));
+        }
+        images
+    })
+}

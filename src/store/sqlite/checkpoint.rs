@@ -53,6 +53,11 @@ impl Checkpoints {
         tokio::time::sleep(if self.vain.is_some() { AGAIN } else { LOOK }).await;
     }
 
+    /// The log is long enough to be truncated, and that was not tried just now.
+    pub(super) fn wanted(&self) -> bool {
+        self.wait(self.size()).is_some()
+    }
+
     /// Truncates the log when it is long enough. Its failure is nobody's error: what is committed is safe in the log.
     pub(super) async fn after_commit(&mut self, connection: &mut SqliteConnection) {
         let size = self.size();
@@ -86,7 +91,7 @@ impl Checkpoints {
     }
 
     /// How long to wait for readers; None when the log is short, or was tried just now.
-    fn wait(&mut self, size: u64) -> Option<Duration> {
+    fn wait(&self, size: u64) -> Option<Duration> {
         let (_, wait) = WAITS.into_iter().find(|(from, _)| size >= *from)?;
         let Some((vain, at)) = self.vain else { return Some(wait) };
         if self.clock.boot().since(at) >= AGAIN {

@@ -66,6 +66,7 @@ impl Writer {
             control: control_receiver,
             bulk: bulk_receiver,
             held: None,
+            failing: false,
         };
         Self { control, bulk, task: Mutex::new(Some(tokio::spawn(actor.run()))) }
     }
@@ -115,6 +116,8 @@ struct Actor {
     bulk: mpsc::Receiver<Op>,
     /// A bulk operation that did not fit into the last transaction.
     held: Option<Op>,
+    /// The last transaction failed for a reason that may pass.
+    failing: bool,
 }
 
 impl Actor {
@@ -123,10 +126,12 @@ impl Actor {
         while self.gather(&mut batch).await {
             if !batch.is_empty() {
                 let fate = self.commit(&mut batch).await;
-                if let Err(error) = &fate {
-                    tracing::warn!(%error, operations = batch.len(), "a transaction was rolled back");
-                }
+                self.tell(&fate, batch.len());
                 std::mem::take(&mut batch).answer(&fate);
+            }
+            // A commit that failed took its connection along. The log may be what fills the disk, so it is looked after all the same.
+            if self.connection.is_none() && self.checkpoints.wanted() {
+                self.connection = self.options.connect().await.ok();
             }
             if let Some(connection) = &mut self.connection {
                 self.checkpoints.after_commit(connection).await;
@@ -136,6 +141,19 @@ impl Actor {
             && let Err(error) = connection.close().await
         {
             tracing::warn!(%error, "closing the database failed");
+        }
+    }
+
+    /// Logs what became of a transaction. A disk that is full stays so for long, and everybody tries again: that is said once.
+    fn tell(&mut self, fate: &Result<(), Error>, operations: usize) {
+        let lasts = std::mem::replace(&mut self.failing, fate.as_ref().is_err_and(Error::is_transient));
+        match fate {
+            Ok(()) if lasts => tracing::info!("the database can be written again"),
+            Ok(()) => {}
+            Err(error) if lasts && self.failing => {
+                tracing::debug!(%error, operations, "a transaction was rolled back again");
+            }
+            Err(error) => tracing::warn!(%error, operations, "a transaction was rolled back"),
         }
     }
 

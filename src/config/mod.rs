@@ -117,9 +117,9 @@ impl Config {
             }
         }
         let database = collect(paths::database(typed.database.as_deref(), environment, &base), &mut problems);
-        let state_dir = database.as_ref().map(|database| {
+        let state_dir = database.as_ref().and_then(|database| {
             let typed = typed.state_dir.clone().or_else(|| environment("FREIGHTLINER_STATE_DIR").map(PathBuf::from));
-            paths::state_dir(typed, database, &base)
+            collect(paths::state_dir(typed, database, environment, &base), &mut problems)
         });
         match (database, state_dir) {
             (Some(database), Some(state_dir)) if problems.is_empty() => Ok(Self {

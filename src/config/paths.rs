@@ -30,29 +30,40 @@ pub fn database(typed: Option<&str>, environment: Environment<'_>, base: &Path) 
     let text = text.trim();
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
-        Some("postgres" | "postgresql") => {
-            return Err(Error::one("not implemented: PostgreSQL (use --database sqlite:PATH)"));
-        }
-        Some("sqlite") => {}
+        Some("sqlite" | "postgres" | "postgresql") => {}
         Some(scheme) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
-            return Err(Error::one(format!("database URL: unknown scheme `{scheme}`: use sqlite:PATH")));
+            return Err(Error::one(format!(
+                "database URL: unknown scheme `{scheme}`: use sqlite:PATH or postgres://USER@HOST/DATABASE"
+            )));
         }
         _ => {
-            return Err(Error::one("database URL: it has no scheme: use sqlite:PATH"));
+            return Err(Error::one("database URL: it has no scheme: use sqlite:PATH or postgres://USER@HOST/DATABASE"));
         }
     }
-    let DatabaseUrl::Sqlite(path) = text.parse().map_err(Error::one)?;
-    Ok(DatabaseUrl::Sqlite(absolute(&path, base)))
+    Ok(match text.parse().map_err(|problem: String| Error::one(problem))? {
+        DatabaseUrl::Sqlite(path) => DatabaseUrl::Sqlite(absolute(&path, base)),
+        server @ DatabaseUrl::Postgres(_) => server,
+    })
 }
 
-/// The state folder that was asked for, else the folder of the database.
-#[must_use]
-pub fn state_dir(typed: Option<PathBuf>, database: &DatabaseUrl, base: &Path) -> PathBuf {
-    if let Some(typed) = typed {
-        return absolute(&typed, base);
+/// The state folder that was asked for, else the folder of the database; for a server, the one in the platform's state
+/// directory.
+///
+/// # Errors
+/// There is no home directory to put it into.
+pub fn state_dir(
+    typed: Option<PathBuf>,
+    database: &DatabaseUrl,
+    environment: Environment<'_>,
+    base: &Path,
+) -> Result<PathBuf, Error> {
+    match (typed, database) {
+        (Some(typed), _) => Ok(absolute(&typed, base)),
+        (None, DatabaseUrl::Sqlite(path)) => Ok(path.parent().unwrap_or(base).to_owned()),
+        (None, DatabaseUrl::Postgres(_)) => default_folder(environment).map_err(|_| {
+            Error::one("no place for the state folder: HOME and XDG_STATE_HOME are not set: use --state-dir")
+        }),
     }
-    let DatabaseUrl::Sqlite(path) = database;
-    path.parent().unwrap_or(base).to_owned()
 }
 
 /// `$XDG_STATE_HOME/freightliner`, else `~/.local/state/freightliner`, else (root without a home) `/var/lib/freightliner`.
@@ -102,10 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn the_state_folder_is_beside_the_database() {
-        let url = DatabaseUrl::Sqlite("/a/b.db".into());
-        assert_eq!(state_dir(None, &url, Path::new("/here")), Path::new("/a"));
-        assert_eq!(state_dir(Some("s".into()), &url, Path::new("/here")), Path::new("/here/s"));
+    fn the_state_folder_is_beside_the_file_or_in_the_platforms_place() {
+        let home = only("HOME", "/h");
+        let of = |typed: Option<&str>, url: &str| {
+            state_dir(typed.map(PathBuf::from), &url.parse().unwrap(), &home, Path::new("/here")).unwrap()
+        };
+        assert_eq!(of(None, "sqlite:/a/b.db"), Path::new("/a"));
+        assert_eq!(of(Some("s"), "sqlite:/a/b.db"), Path::new("/here/s"));
+        assert_eq!(of(None, "postgres://h/d"), Path::new("/h/.local/state/freightliner"));
+        assert_eq!(of(Some("s"), "postgres://h/d"), Path::new("/here/s"));
     }
 
     #[test]
@@ -113,7 +129,7 @@ mod tests {
         for (text, word) in [
             ("mysql://u:secret@h/d", "mysql"),
             ("/var/secret.db", "no scheme"),
-            ("postgresql://u:secret@h/d", "not implemented: PostgreSQL"),
+            ("postgresql://u:secret@h/d?pool=1", "`pool`"),
         ] {
             let error = database(Some(text), &|_| None, Path::new("/")).unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains("secret"), "{error}");

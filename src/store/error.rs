@@ -1,5 +1,7 @@
 //! What can go wrong at the store's door.
 
+use sqlx::postgres::PgDatabaseError;
+
 /// An error of the store. One line for people each; callers branch on the variant.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -19,7 +21,8 @@ pub enum Error {
     /// A newer version has migrated the database while it was open: finish what runs, claim nothing new.
     #[error("{0}")]
     Outdated(String),
-    /// Busy, full disk, I/O error: may pass. Nothing of what was asked is stored.
+    /// Busy, full disk, I/O error, no connection: may pass. Nothing of what was asked is stored, unless the message says that
+    /// this is not known: a connection that broke may have taken the answer with it.
     #[error("database: {message}")]
     Backend {
         /// What the database said.
@@ -50,6 +53,9 @@ impl From<sqlx::Error> for Error {
         let Some(database) = error.as_database_error() else {
             return Self::Backend { message: error.to_string(), busy: false };
         };
+        if let Some(postgres) = database.try_downcast_ref::<PgDatabaseError>() {
+            return of_postgres(postgres.code(), postgres.message());
+        }
         let code: u32 = database.code().and_then(|code| code.parse().ok()).unwrap_or(0);
         let message = database.message().to_owned();
         let hint = match code & 0xff {
@@ -67,5 +73,55 @@ impl From<sqlx::Error> for Error {
             _ => "",
         };
         Self::Backend { message: format!("{message}{hint}"), busy: BUSY.contains(&code) || LOCKED.contains(&code) }
+    }
+}
+
+/// By SQLSTATE (PostgreSQL's documentation, appendix A); the first two characters are its class.
+fn of_postgres(code: &str, message: &str) -> Error {
+    let backend = |hint: &str, busy: bool| Error::Backend { message: format!("{message}{hint}"), busy };
+    match code {
+        // Raised by our function that claims.
+        "FL001" => Error::Outdated(message.to_owned()),
+        "42501" => Error::Unusable(format!("{message}: the database's user needs more rights")),
+        "25006" => backend(" (the server takes no writes: is it a standby?)", false),
+        // Another schema came under a running program.
+        "0A000" if message.starts_with("cached plan") => backend("", true),
+        "26000" | "42P05" => {
+            backend(" (behind a transaction pooler the database URL needs ?pooler=transaction)", false)
+        }
+        "08P01" if message.contains("startup parameter") => Error::Unusable(format!(
+            "{message}: behind a transaction pooler the database URL needs ?pooler=transaction"
+        )),
+        "3D000" => Error::Unusable(format!("{message}: create it first")),
+        "28P01" | "28000" => Error::Unusable(format!("{message}: check the user, and the password in ~/.pgpass")),
+        "53100" => backend(" (no space left: free some, nothing acknowledged is lost)", false),
+        "53300" => backend(" (raise max_connections, or use a pooler)", true),
+        "55P03" => backend(" (somebody else has it locked)", true),
+        "57014" => backend(" (it took too long)", false),
+        // Rows that do not fit into an index.
+        "54000" => Error::Invalid(message.to_owned()),
+        _ => match code.get(..2) {
+            // A rule of ours, by CHECK, index or trigger, or a value that is none; the message says which.
+            Some("22" | "23") => Error::Invalid(message.to_owned()),
+            Some("42") => Error::Invalid(format!("SQL: {message}")),
+            Some("40") => backend("", true),
+            _ => backend("", false),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_sqlstate_decide() {
+        assert!(matches!(of_postgres("23505", "x"), Error::Invalid(_)));
+        assert!(matches!(of_postgres("22P02", "x"), Error::Invalid(_)));
+        assert!(matches!(of_postgres("42P01", "x"), Error::Invalid(_)));
+        assert!(matches!(of_postgres("42501", "x"), Error::Unusable(_)));
+        assert!(matches!(of_postgres("40P01", "x"), Error::Backend { busy: true, .. }));
+        assert!(matches!(of_postgres("57P01", "x"), Error::Backend { busy: false, .. }));
+        assert!(matches!(of_postgres("", "x"), Error::Backend { busy: false, .. }));
     }
 }

@@ -7,9 +7,11 @@
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
 mod choose;
+mod crash;
 mod error;
 mod lease;
 mod look;
+mod postgres;
 mod rows;
 mod sqlite;
 mod statements;
@@ -21,17 +23,18 @@ pub use look::{
     Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Pruned,
     Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
 };
-pub use url::DatabaseUrl;
+pub use url::{DatabaseUrl, PostgresUrl};
 
 use crate::clock::Clock;
 use crate::job::{Enqueued, Job, JobId, NewJob, State, Transfer};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Every statement of the store: its name and its text. `sqlx-data.json` describes each.
+/// Every statement of the store on a kind of database (`sqlite`, `postgres`): its name and its text. `sqlx-data.json`
+/// describes each.
 #[must_use]
-pub const fn statements() -> &'static [(&'static str, &'static str)] {
-    statements::ALL
+pub const fn statements() -> [(&'static str, &'static [(&'static str, &'static str)]); 2] {
+    [("sqlite", statements::ALL), ("postgres", postgres::statements::ALL)]
 }
 
 /// An open database. Cheap to clone.
@@ -39,6 +42,8 @@ pub const fn statements() -> &'static [(&'static str, &'static str)] {
 pub enum Store {
     /// One file on this machine.
     Sqlite(sqlite::Sqlite),
+    /// A server that several machines share.
+    Postgres(postgres::Postgres),
 }
 
 /// One method an operation, the same on every database.
@@ -46,6 +51,7 @@ macro_rules! on {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Self::Sqlite($store) => $call,
+            Self::Postgres($store) => $call,
         }
     };
 }
@@ -58,7 +64,8 @@ impl Store {
     /// opened.
     pub async fn open(url: &DatabaseUrl, clock: Clock) -> Result<Self, Error> {
         match url {
-            DatabaseUrl::Sqlite(_) => Ok(Self::Sqlite(sqlite::Sqlite::open(url, clock).await?)),
+            DatabaseUrl::Sqlite(path) => Ok(Self::Sqlite(sqlite::Sqlite::open(path, clock).await?)),
+            DatabaseUrl::Postgres(url) => Ok(Self::Postgres(postgres::Postgres::open(url, clock).await?)),
         }
     }
 
@@ -378,6 +385,7 @@ impl Store {
     pub const fn is_local(&self) -> bool {
         match self {
             Self::Sqlite(_) => true,
+            Self::Postgres(_) => false,
         }
     }
 

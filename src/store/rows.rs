@@ -4,23 +4,68 @@ use super::{Error, JobEvent, WorkerRow};
 use crate::clock::UnixMillis;
 use crate::job::{Failure, Job, Kind, Progress};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-fn time(row: &SqliteRow, column: &str) -> Result<Option<UnixMillis>, Error> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(UnixMillis))
+/// A row of either database. Columns are integers and texts, by name.
+pub(super) trait Columns {
+    /// An integer; None for NULL.
+    fn int_option(&self, column: &str) -> Result<Option<i64>, Error>;
+    /// The bytes of a text; None for NULL.
+    fn bytes_option(&self, column: &str) -> Result<Option<Vec<u8>>, Error>;
+    /// A truth.
+    fn flag(&self, column: &str) -> Result<bool, Error>;
+
+    /// An integer that is there.
+    fn int(&self, column: &str) -> Result<i64, Error> {
+        self.int_option(column)?.ok_or_else(|| unreadable(column, "it is NULL"))
+    }
+
+    /// A number of things, as counts come.
+    fn count(&self, column: &str) -> Result<u64, Error> {
+        Ok(u64::try_from(self.int(column)?).unwrap_or(0))
+    }
+
+    /// A time; None for NULL.
+    fn time(&self, column: &str) -> Result<Option<UnixMillis>, Error> {
+        Ok(self.int_option(column)?.map(UnixMillis))
+    }
+
+    /// Text of a column that anybody may have written: SQLite keeps bytes that are no UTF-8 there, and a row like that must
+    /// neither stop a worker nor a list.
+    fn text_option(&self, column: &str) -> Result<Option<String>, Error> {
+        Ok(self.bytes_option(column)?.map(|bytes| {
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }))
+    }
+
+    /// As [`Columns::text_option`]; empty for NULL.
+    fn text(&self, column: &str) -> Result<String, Error> {
+        Ok(self.text_option(column)?.unwrap_or_default())
+    }
 }
 
-/// Text of a column that anybody may have written: SQLite keeps bytes that are no UTF-8 there, and a row like that must
-/// neither stop a worker nor a list.
-pub(super) fn text(row: &SqliteRow, column: &str) -> Result<String, Error> {
-    Ok(text_option(row, column)?.unwrap_or_default())
+macro_rules! columns {
+    ($($row:ty),*) => {$(
+        impl Columns for $row {
+            fn int_option(&self, column: &str) -> Result<Option<i64>, Error> {
+                Ok(self.try_get(column)?)
+            }
+
+            fn bytes_option(&self, column: &str) -> Result<Option<Vec<u8>>, Error> {
+                Ok(self.try_get_unchecked(column)?)
+            }
+
+            fn flag(&self, column: &str) -> Result<bool, Error> {
+                Ok(self.try_get(column)?)
+            }
+        }
+    )*};
 }
 
-fn text_option(row: &SqliteRow, column: &str) -> Result<Option<String>, Error> {
-    let bytes = row.try_get_unchecked::<Option<Vec<u8>>, _>(column)?;
-    Ok(bytes.map(|bytes| {
-        String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-    }))
+columns!(sqlx::sqlite::SqliteRow, sqlx::postgres::PgRow);
+
+/// Text of a column that anybody may have written; empty for NULL.
+pub(super) fn text(row: &impl Columns, column: &str) -> Result<String, Error> {
+    row.text(column)
 }
 
 /// JSON of a column that anybody may have written; what SQLite takes for JSON and we do not is shown as a string.
@@ -33,43 +78,43 @@ fn unreadable(column: &str, why: impl std::fmt::Display) -> Error {
 }
 
 /// A job from the columns that every statement of jobs selects.
-pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
-    let state: String = row.try_get("state")?;
-    let kind: String = row.try_get("kind")?;
-    let report = text_option(row, "report")?;
+pub(super) fn job(row: &impl Columns) -> Result<Job, Error> {
+    let state = row.text("state")?;
+    let kind = row.text("kind")?;
+    let report = row.text_option("report")?;
     Ok(Job {
-        id: row.try_get("id")?,
+        id: row.int("id")?,
         kind: if kind == "expand" { Kind::Expand } else { Kind::Copy },
-        generation: row.try_get("generation")?,
-        source: text(row, "source")?,
-        destination: text(row, "destination")?,
-        options: json(text(row, "options")?),
+        generation: row.int("generation")?,
+        source: row.text("source")?,
+        destination: row.text("destination")?,
+        options: json(row.text("options")?),
         state: state.parse().map_err(|error| unreadable("state", error))?,
-        queue: text(row, "queue")?,
-        priority: row.try_get("priority")?,
-        attempt: row.try_get("attempt")?,
-        max_attempts: row.try_get("max_attempts")?,
-        crash_count: row.try_get("crash_count")?,
-        lease_epoch: row.try_get("lease_epoch")?,
-        run_at: UnixMillis(row.try_get("run_at")?),
-        created_at: UnixMillis(row.try_get("created_at")?),
-        started_at: time(row, "started_at")?,
-        finished_at: time(row, "finished_at")?,
-        worker: text_option(row, "worker")?,
-        lease_until: time(row, "lease_until")?,
-        batch_id: text_option(row, "batch_id")?,
-        schedule_id: row.try_get("schedule_id")?,
-        idempotency_key: text_option(row, "idempotency_key")?,
-        cancel_requested_at: time(row, "cancel_requested_at")?,
+        queue: row.text("queue")?,
+        priority: row.int("priority")?,
+        attempt: row.int("attempt")?,
+        max_attempts: row.int("max_attempts")?,
+        crash_count: row.int("crash_count")?,
+        lease_epoch: row.int("lease_epoch")?,
+        run_at: UnixMillis(row.int("run_at")?),
+        created_at: UnixMillis(row.int("created_at")?),
+        started_at: row.time("started_at")?,
+        finished_at: row.time("finished_at")?,
+        worker: row.text_option("worker")?,
+        lease_until: row.time("lease_until")?,
+        batch_id: row.text_option("batch_id")?,
+        schedule_id: row.int_option("schedule_id")?,
+        idempotency_key: row.text_option("idempotency_key")?,
+        cancel_requested_at: row.time("cancel_requested_at")?,
         progress: progress(row)?,
         failure: failure(row)?,
         report: report.and_then(|report| serde_json::from_str(&report).ok()),
     })
 }
 
-fn progress(row: &SqliteRow) -> Result<Option<Progress>, Error> {
+fn progress(row: &impl Columns) -> Result<Option<Progress>, Error> {
     let number = |column: &str| -> Result<Option<u64>, Error> {
-        Ok(row.try_get::<Option<i64>, _>(column)?.map(|number| u64::try_from(number).unwrap_or(0)))
+        Ok(row.int_option(column)?.map(|number| u64::try_from(number).unwrap_or(0)))
     };
     let (Some(bytes_done), Some(bytes_total), Some(blobs_done), Some(blobs_total)) =
         (number("bytes_done")?, number("bytes_total")?, number("blobs_done")?, number("blobs_total")?)
@@ -79,47 +124,47 @@ fn progress(row: &SqliteRow) -> Result<Option<Progress>, Error> {
     Ok(Some(Progress { bytes_done, bytes_total, blobs_done, blobs_total }))
 }
 
-fn failure(row: &SqliteRow) -> Result<Option<Failure>, Error> {
-    let Some(class) = text_option(row, "failure_class")? else { return Ok(None) };
+fn failure(row: &impl Columns) -> Result<Option<Failure>, Error> {
+    let Some(class) = row.text_option("failure_class")? else { return Ok(None) };
     Ok(Some(Failure {
-        stage: text(row, "failure_stage")?,
+        stage: row.text("failure_stage")?,
         class,
-        message: text(row, "failure_message")?,
-        at: time(row, "failure_at")?.unwrap_or(UnixMillis(0)),
+        message: row.text("failure_message")?,
+        at: row.time("failure_at")?.unwrap_or(UnixMillis(0)),
     }))
 }
 
-pub(super) fn event(row: &SqliteRow) -> Result<JobEvent, Error> {
+pub(super) fn event(row: &impl Columns) -> Result<JobEvent, Error> {
     Ok(JobEvent {
-        seq: row.try_get("seq")?,
-        job_id: row.try_get("job_id")?,
-        at: UnixMillis(row.try_get("at")?),
-        from_state: row.try_get("from_state")?,
-        to_state: row.try_get("to_state")?,
-        lease_epoch: row.try_get("lease_epoch")?,
-        attempt: row.try_get("attempt")?,
-        worker: text_option(row, "worker")?,
-        actor: text(row, "actor")?,
-        reason: text_option(row, "reason")?,
-        detail: text_option(row, "detail")?.map(json),
+        seq: row.int("seq")?,
+        job_id: row.int("job_id")?,
+        at: UnixMillis(row.int("at")?),
+        from_state: row.text_option("from_state")?,
+        to_state: row.text("to_state")?,
+        lease_epoch: row.int("lease_epoch")?,
+        attempt: row.int("attempt")?,
+        worker: row.text_option("worker")?,
+        actor: row.text("actor")?,
+        reason: row.text_option("reason")?,
+        detail: row.text_option("detail")?.map(json),
     })
 }
 
-pub(super) fn worker(row: &SqliteRow) -> Result<WorkerRow, Error> {
+pub(super) fn worker(row: &impl Columns) -> Result<WorkerRow, Error> {
     Ok(WorkerRow {
-        id: row.try_get("id")?,
-        host: row.try_get("host")?,
-        pid: row.try_get("pid")?,
-        machine_id: row.try_get("machine_id")?,
-        boot_id: row.try_get("boot_id")?,
-        state_dir: row.try_get("state_dir")?,
-        state_device: row.try_get("state_device")?,
-        state_inode: row.try_get("state_inode")?,
-        version: row.try_get("version")?,
-        lease_ttl_ms: row.try_get("lease_ttl_ms")?,
-        queue: text_option(row, "queue")?,
-        concurrency: row.try_get("concurrency")?,
-        started_at: UnixMillis(row.try_get("started_at")?),
-        seen_at: UnixMillis(row.try_get("seen_at")?),
+        id: row.text("id")?,
+        host: row.text("host")?,
+        pid: row.int("pid")?,
+        machine_id: row.text("machine_id")?,
+        boot_id: row.text("boot_id")?,
+        state_dir: row.text("state_dir")?,
+        state_device: row.int("state_device")?,
+        state_inode: row.int("state_inode")?,
+        version: row.text("version")?,
+        lease_ttl_ms: row.int("lease_ttl_ms")?,
+        queue: row.text_option("queue")?,
+        concurrency: row.int("concurrency")?,
+        started_at: UnixMillis(row.int("started_at")?),
+        seen_at: UnixMillis(row.int("seen_at")?),
     })
 }

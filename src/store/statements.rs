@@ -17,6 +17,9 @@ macro_rules! statements {
     };
 }
 
+// PostgreSQL's texts are made by the same two.
+pub(super) use {job_columns, statements};
+
 statements! {
     /// One job. ?1 id.
     JOB = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = ?1");

@@ -1,23 +1,142 @@
 //! Where the database is.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+use url::Url;
 
-/// A database URL: `sqlite:PATH`. `postgres://...` is refused as not implemented.
+/// A database URL: `sqlite:PATH`, or `postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?PARAMETERS]`.
+///
+/// Parameters of PostgreSQL: those of libpq that say where the server is and whom to trust (`sslmode`, `sslrootcert`,
+/// `sslcert`, `sslkey`, `host`, `port`, `user`, `dbname`, `options`, `application_name`), and one of ours:
+/// `pooler=transaction`, for a server behind pgbouncer in transaction mode or its like. A password is better kept in
+/// `~/.pgpass` or the file that `PGPASSFILE` names. Neither `Display` nor `Debug` shows one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// A file of this machine.
     Sqlite(PathBuf),
+    /// A server.
+    Postgres(PostgresUrl),
 }
 
-impl DatabaseUrl {
-    /// The file of an SQLite database.
+/// The URL of a PostgreSQL database. Shown without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl {
+    /// What the driver is given: without our own parameters.
+    url: Url,
+    /// What people are shown.
+    shown: String,
+    /// Another connection may serve each transaction: nothing may be kept in a session.
+    pooled: bool,
+    password: bool,
+}
+
+impl PostgresUrl {
+    /// What the driver is given.
+    pub(super) const fn driver_url(&self) -> &Url {
+        &self.url
+    }
+
+    /// A transaction pooler stands before the server.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Sqlite(path) => path,
+    pub const fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    /// The URL itself holds a password, which others may see in the process list, in shell histories and unit files.
+    #[must_use]
+    pub const fn has_password(&self) -> bool {
+        self.password
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresUrl({})", self.shown)
+    }
+}
+
+/// Parameters that the driver understands.
+const DRIVER: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// Parameters of libpq that providers put into the URLs they hand out, and that change nothing here.
+const IGNORED: &[&str] = &[
+    "channel_binding",
+    "connect_timeout",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+
+impl FromStr for PostgresUrl {
+    type Err = String;
+
+    /// Never repeats the text, which may hold a password.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "postgres://USER@HOST:PORT/DATABASE";
+        let whole = Url::parse(text).map_err(|error| format!("the database URL must be {FORM}: {error}"))?;
+        if !whole.has_authority() {
+            return Err(format!("the database URL must be {FORM}: after the colon come two slashes"));
         }
+        let (mut pooled, mut password) = (false, whole.password().is_some());
+        let mut kept = Vec::new();
+        for (name, value) in whole.query_pairs() {
+            match (name.as_ref(), value.as_ref()) {
+                ("pooler", "transaction") => pooled = true,
+                ("pooler", "none") => pooled = false,
+                ("pooler", _) => return Err("the database URL: pooler must be `transaction` or `none`".to_owned()),
+                (name, _) if IGNORED.contains(&name) => {}
+                (name, value) if DRIVER.contains(&name) || name.starts_with("options[") => {
+                    password |= name == "password";
+                    kept.push((name.to_owned(), value.to_owned()));
+                }
+                (name, _) => {
+                    return Err(format!(
+                        "the database URL: there is no parameter `{name}`: use pooler, {}",
+                        DRIVER.join(", ")
+                    ));
+                }
+            }
+        }
+        let with = |hidden: bool| {
+            let mut url = whole.clone();
+            url.set_query(None);
+            for (name, value) in &kept {
+                let value = if hidden && name == "password" { "***" } else { value };
+                url.query_pairs_mut().append_pair(name, value);
+            }
+            url
+        };
+        let url = with(false);
+        let mut shown = with(true);
+        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
+            return Err(format!("the database URL must be {FORM}: a password needs a host"));
+        }
+        if pooled {
+            shown.query_pairs_mut().append_pair("pooler", "transaction");
+        }
+        Ok(Self { url, shown: shown.into(), pooled, password })
     }
 }
 
@@ -26,13 +145,12 @@ impl FromStr for DatabaseUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            return Err("not implemented: PostgreSQL; use sqlite:PATH".to_owned());
+            return text.parse().map(Self::Postgres);
         }
         let Some(path) = text.strip_prefix("sqlite:") else {
-            return Err(
-                "the database URL must be sqlite:PATH, for example sqlite:/var/lib/freightliner/freightliner.db"
-                    .to_owned(),
-            );
+            return Err("the database URL must be sqlite:PATH or postgres://USER@HOST/DATABASE, for example \
+                        sqlite:/var/lib/freightliner/freightliner.db"
+                .to_owned());
         };
         // sqlite:///abs/path and sqlite://rel are what other tools write.
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -47,6 +165,7 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => f.write_str(&url.shown),
         }
     }
 }
@@ -55,15 +174,52 @@ impl fmt::Display for DatabaseUrl {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<DatabaseUrl, String> {
+        text.parse()
+    }
+
     #[test]
     fn urls_name_a_file() {
-        let parse = |text: &str| text.parse::<DatabaseUrl>();
         assert_eq!(parse("sqlite:/a/b.db"), Ok(DatabaseUrl::Sqlite("/a/b.db".into())));
         assert_eq!(parse("sqlite:///a/b.db"), Ok(DatabaseUrl::Sqlite("/a/b.db".into())));
         assert_eq!(parse("sqlite:b.db"), Ok(DatabaseUrl::Sqlite("b.db".into())));
-        assert!(parse("postgres://host/db").unwrap_err().starts_with("not implemented"));
         for bad in ["", "b.db", "sqlite:", "sqlite::memory:", "mysql://x"] {
             assert!(parse(bad).unwrap_err().contains("sqlite:PATH"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_name_a_server_and_never_show_a_password() {
+        for (text, shown) in [
+            ("postgres://me@db.example:5433/jobs", "postgres://me@db.example:5433/jobs"),
+            ("postgresql://me:secret@db/jobs?sslmode=require", "postgresql://me:***@db/jobs?sslmode=require"),
+            ("postgres://db/jobs?user=me&password=secret", "postgres://db/jobs?user=me&password=***"),
+            ("postgres:///jobs?host=/run/postgresql", "postgres:///jobs?host=%2Frun%2Fpostgresql"),
+            ("postgres://me@db/jobs?pooler=transaction&connect_timeout=5", "postgres://me@db/jobs?pooler=transaction"),
+        ] {
+            let url = parse(text).unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("secret"));
+            let DatabaseUrl::Postgres(url) = url else { panic!("{text}") };
+            assert_eq!(url.has_password(), text.contains("secret"));
+            assert_eq!(url.driver_url().as_str().contains("secret"), text.contains("secret"));
+            assert_eq!(
+                (url.is_pooled(), url.driver_url().as_str().contains("pooler")),
+                (text.contains("pooler"), false)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_server_is_said_without_repeating_it() {
+        for (bad, word) in [
+            ("postgres:secret", "slashes"),
+            ("postgres://u:secret@h:port/d", "port"),
+            ("postgres://u:secret@h/d?pool=9", "`pool`"),
+            ("postgres://u:secret@h/d?pooler=session", "pooler"),
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert!(error.contains(word) && !error.contains("secret"), "{error}");
         }
     }
 }

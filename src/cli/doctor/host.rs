@@ -119,8 +119,10 @@ pub fn clock(context: &Context) -> Vec<Check> {
         return vec![Check::fail(NAME, message, "set it: certificates and schedules depend on it")];
     }
     let new_file = tempfile::tempfile_in(&context.config.state_dir).and_then(|file| file.metadata()?.modified());
-    let DatabaseUrl::Sqlite(database) = &context.config.database;
-    let old_file = std::fs::metadata(database).and_then(|metadata| metadata.modified());
+    let old_file = match &context.config.database {
+        DatabaseUrl::Sqlite(database) => std::fs::metadata(database).and_then(|metadata| metadata.modified()).ok(),
+        DatabaseUrl::Postgres(_) => None,
+    };
     let time = |time: std::time::SystemTime| {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -133,7 +135,7 @@ pub fn clock(context: &Context) -> Vec<Check> {
             checks.push(Check::warn(NAME, message, "is the state folder on another machine, or is the time faked?"));
         }
     }
-    if let Ok(written) = old_file.map(time)
+    if let Some(written) = old_file.map(time)
         && written.since(now) > CLOCK_SKEW_MOST
     {
         let message =

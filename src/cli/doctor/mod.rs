@@ -9,6 +9,7 @@ mod registries;
 
 use super::Context;
 use super::error::{Error, Result};
+use crate::store::DatabaseUrl;
 use serde::Serialize;
 
 /// Check the set-up.
@@ -126,9 +127,11 @@ async fn database(context: &mut Context) -> Vec<Check> {
         }
         Err(error) => checks.push(Check::fail("integrity", error.to_string(), "run `freightliner db check`")),
     }
-    checks.push(Check::ok(
-        "foreign writers",
-        "programs other than this one that write the database with SQLite before 3.51.3 should say PRAGMA wal_autocheckpoint=0 first",
-    ));
+    if let DatabaseUrl::Sqlite(_) = context.config.database {
+        checks.push(Check::ok(
+            "foreign writers",
+            "programs other than this one that write the database with SQLite before 3.51.3 should say PRAGMA wal_autocheckpoint=0 first",
+        ));
+    }
     checks
 }

@@ -20,7 +20,7 @@ mod watch;
 mod workers;
 mod writer;
 
-use super::{DatabaseUrl, Error};
+use super::Error;
 use crate::clock::Clock;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -73,8 +73,7 @@ struct Inner {
 
 impl Sqlite {
     /// Opens the file, creates it on first use (its folder with mode 0700), and migrates it.
-    pub(super) async fn open(url: &DatabaseUrl, clock: Clock) -> Result<Self, Error> {
-        let DatabaseUrl::Sqlite(path) = url;
+    pub(super) async fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
         prepare_folder(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -98,7 +97,7 @@ impl Sqlite {
         let writer = Writer::start(connection, options, clock.clone());
         let watch = watch::Watch::new(reading);
         Ok(Self {
-            inner: Arc::new(Inner { path: path.clone(), writer, readers, watch, clock, version }),
+            inner: Arc::new(Inner { path: path.to_owned(), writer, readers, watch, clock, version }),
             told: watch::Cursor::default(),
         })
     }

@@ -3,25 +3,10 @@
 use super::Sqlite;
 use super::writer::Lane;
 use crate::job::State;
+use crate::store::crash::{crash_pause, is_poison};
 use crate::store::statements as sql;
 use crate::store::{Error, Lease, WorkerRow, rows};
 use sqlx::Row;
-use std::time::Duration;
-
-/// A job whose workers die although bytes move is poison too, in the end: after so many times the limit of fruitless deaths.
-const CRASHES_PER_POISON_LIMIT: i64 = 10;
-/// Deaths that are answered at once: machines are stopped all the time.
-const CRASHES_AT_ONCE: i64 = 3;
-/// The longest pause after a death: a job that kills its worker must not have all workers.
-const CRASH_PAUSE_CAP: Duration = Duration::from_secs(10);
-
-/// The pause after the death number `crashes` of a generation: none for the first ones, then 1 s, doubling to the cap.
-fn crash_pause(crashes: i64) -> Duration {
-    match crashes.saturating_sub(CRASHES_AT_ONCE) {
-        more @ 1.. => Duration::from_secs(1 << (more - 1).min(10)).min(CRASH_PAUSE_CAP),
-        _ => Duration::ZERO,
-    }
-}
 
 impl Sqlite {
     pub(in crate::store) async fn worker_start(&self, worker: WorkerRow) -> Result<(), Error> {
@@ -113,8 +98,7 @@ impl Sqlite {
                     sqlx::query(sql::CRASHES).bind(lease.job).fetch_one(&mut *connection).await?.try_get("crashes")?;
                 let fruitless = facts.try_get::<i64, _>("bytes_moved")? == 0;
                 let in_a_row = facts.try_get::<i64, _>("crash_count")? + 1;
-                let poison = fruitless && in_a_row >= poison_limit
-                    || crashes + 1 >= poison_limit.saturating_mul(CRASHES_PER_POISON_LIMIT);
+                let poison = is_poison(fruitless, in_a_row, crashes + 1, poison_limit);
                 let row = sqlx::query(sql::RECLAIM)
                     .bind(lease.job)
                     .bind(lease.epoch)
@@ -150,17 +134,5 @@ impl Sqlite {
             .iter()
             .map(|row| Ok(row.try_get("worker")?))
             .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_deaths_are_answered_at_once_and_later_ones_wait() {
-        let secs: Vec<_> = (1..=9).map(|crashes| crash_pause(crashes).as_secs()).collect();
-        assert_eq!(secs, [0, 0, 0, 1, 2, 4, 8, 10, 10]);
-        assert_eq!(crash_pause(i64::MAX), CRASH_PAUSE_CAP);
     }
 }

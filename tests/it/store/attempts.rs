@@ -84,7 +84,8 @@ async fn one_target_has_one_running_job_and_others_are_not_held_up() {
     assert!(bench.claim(10).await.is_empty());
     let refused = bench
         .sql(&format!(
-            "UPDATE OR REPLACE jobs SET state = 'running', attempt = 1, lease_epoch = 1, worker = '{}', lease_until = 1 WHERE id = 2",
+            "{} jobs SET state = 'running', attempt = 1, lease_epoch = 1, worker = '{}', lease_until = 1 WHERE id = 2",
+            bench.either("UPDATE OR REPLACE", "UPDATE"),
             bench.worker
         ))
         .await

@@ -1,17 +1,43 @@
 //! The store's contract: one test for each sentence of its docs, on every database.
+//!
+//! The files of tests say `Bench` and do not know which database it is on: each is compiled twice, once below `sqlite` and
+//! once below `postgres`.
 
-mod attempts;
-mod enqueue;
-mod files;
-mod rules;
-mod sweeping;
+/// The contract, on a file.
+#[path = "."]
+mod sqlite {
+    pub use super::{TTL, copy, later, numbered};
+    pub type Bench = super::Bench<super::OnSqlite>;
+
+    mod attempts;
+    mod enqueue;
+    mod files;
+    mod rules;
+    mod sweeping;
+}
+
+/// The contract, on a server.
+#[path = "."]
+#[expect(clippy::duplicate_mod, reason = "the same tests on the other database")]
+mod postgres {
+    pub use super::{TTL, copy, later, numbered};
+    pub type Bench = super::Bench<super::OnPostgres>;
+
+    mod attempts;
+    mod enqueue;
+    mod rules;
+    mod server;
+    mod sweeping;
+}
 
 use crate::support::database::Database;
 use freightliner::clock::{Clock, ManualClock, UnixMillis};
 use freightliner::job::{CopyOptions, Job, JobId, NewJob, State};
 use freightliner::store::{Claim, ClaimRequest, Outcome, Store, Work};
+use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,43 +45,87 @@ use uuid::Uuid;
 
 pub const TTL: Duration = Duration::from_secs(30);
 
+/// Which database a bench is on.
+pub trait On {
+    /// A fresh one.
+    fn fresh() -> Database;
+}
+
+pub struct OnSqlite;
+
+impl On for OnSqlite {
+    fn fresh() -> Database {
+        Database::sqlite()
+    }
+}
+
+pub struct OnPostgres;
+
+impl On for OnPostgres {
+    /// Without PostgreSQL, which is said loudly, the test runs on SQLite once more.
+    fn fresh() -> Database {
+        Database::postgres().unwrap_or_else(Database::sqlite)
+    }
+}
+
 /// An open store on a fresh database, its clock, and a connection that is somebody else's.
-pub struct Bench {
+pub struct Bench<K> {
     pub store: Store,
     pub clock: Clock,
     pub hand: Arc<ManualClock>,
     pub database: Database,
     pub worker: Uuid,
+    kind: PhantomData<K>,
 }
 
-impl Bench {
+impl<K: On> Bench<K> {
     pub async fn new() -> Self {
-        let database = Database::sqlite();
+        Self::on(K::fresh()).await
+    }
+
+    pub async fn on(database: Database) -> Self {
         // Triggers ask the machine's clock, so the manual one starts there.
         let (clock, hand) = Clock::manual(Clock::System.now());
         let store = Store::open(&database.url().parse().unwrap(), clock.clone()).await.unwrap();
-        Self { store, clock, hand, database, worker: Uuid::now_v7() }
+        Self { store, clock, hand, database, worker: Uuid::now_v7(), kind: PhantomData }
     }
 
-    /// A connection as a foreign program has it.
+    /// A connection to an SQLite file as a foreign program has it.
     pub async fn foreign(&self) -> SqliteConnection {
         SqliteConnectOptions::new().filename(self.database.file()).foreign_keys(false).connect().await.unwrap()
     }
 
+    /// A connection to a server as a foreign program has it.
+    pub async fn foreign_session(&self) -> PgConnection {
+        PgConnection::connect(&self.database.url()).await.unwrap()
+    }
+
     /// Runs a foreign statement; the error's message when it is refused.
     pub async fn sql(&self, statement: &str) -> Result<u64, String> {
-        let mut foreign = self.foreign().await;
-        sqlx::query(AssertSqlSafe(statement.to_owned()))
-            .execute(&mut foreign)
-            .await
-            .map(|done| done.rows_affected())
-            .map_err(|error| error.to_string())
+        let statement = AssertSqlSafe(statement.to_owned());
+        let done = if self.database.is_postgres() {
+            let mut foreign = self.foreign_session().await;
+            sqlx::query(statement).execute(&mut foreign).await.map(|done| done.rows_affected())
+        } else {
+            let mut foreign = self.foreign().await;
+            sqlx::query(statement).execute(&mut foreign).await.map(|done| done.rows_affected())
+        };
+        done.map_err(|error| error.to_string())
+    }
+
+    /// What is said differently to the two databases, or by them.
+    pub fn either<'a>(&self, sqlite: &'a str, postgres: &'a str) -> &'a str {
+        if self.database.is_postgres() { postgres } else { sqlite }
     }
 
     /// One number by foreign SQL.
     pub async fn number(&self, query: &str) -> i64 {
-        let mut foreign = self.foreign().await;
-        sqlx::query(AssertSqlSafe(query.to_owned())).fetch_one(&mut foreign).await.unwrap().get(0)
+        let query = AssertSqlSafe(format!("SELECT CAST(({query}) AS BIGINT)"));
+        if self.database.is_postgres() {
+            sqlx::query(query).fetch_one(&mut self.foreign_session().await).await.unwrap().get(0)
+        } else {
+            sqlx::query(query).fetch_one(&mut self.foreign().await).await.unwrap().get(0)
+        }
     }
 
     pub async fn enqueue(&self, job: NewJob) -> JobId {

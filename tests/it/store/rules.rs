@@ -64,11 +64,46 @@ async fn the_database_lets_through_exactly_the_edges_of_the_state_machine() {
     }
 }
 
+/// What only SQLite can be asked.
+const ONLY_SQLITE: &[(&str, &str)] = &[
+    ("INSERT OR REPLACE INTO jobs (id, source, destination) VALUES (1, 'a', 'b')", "never replaced"),
+    ("REPLACE INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', 'k')", "never replaced"),
+    ("UPDATE OR IGNORE job_events SET actor = 'nobody'", "never changed"),
+    (
+        "INSERT OR REPLACE INTO job_events (seq, job_id, at, to_state, generation, lease_epoch, attempt, actor) \
+      VALUES (1, 1, 1, 'x', 1, 1, 1, 'x')",
+        "never replaced",
+    ),
+];
+
+/// What only PostgreSQL can be asked.
+const ONLY_POSTGRES: &[(&str, &str)] = &[
+    ("TRUNCATE jobs CASCADE", "not deleted by hand"),
+    ("TRUNCATE job_events", "never deleted"),
+    ("TRUNCATE transfers", "never deleted"),
+    ("INSERT INTO jobs (id, source, destination) VALUES (1, 'a', 'b')", "duplicate key"),
+    (
+        "INSERT INTO jobs (id, source, destination) VALUES (1, 'a', 'b') ON CONFLICT (id) DO UPDATE SET source = 'x'",
+        "never changes",
+    ),
+    ("MERGE INTO jobs USING (SELECT 1) AS x ON true WHEN MATCHED THEN DELETE", "not deleted"),
+    (
+        "INSERT INTO job_events (seq, job_id, at, to_state, generation, lease_epoch, attempt, actor) \
+      VALUES (1, 1, 1, 'x', 1, 1, 1, 'x')",
+        "duplicate key",
+    ),
+    (
+        "INSERT INTO job_events (seq, job_id, at, to_state, generation, lease_epoch, attempt, actor) \
+      VALUES (9223372036854775807, 1, 1, 'x', 1, 1, 1, 'x')",
+        "given by the database",
+    ),
+];
+
 #[tokio::test]
 async fn what_breaks_a_rule_is_refused_with_the_reason() {
     let bench = job_in(State::Completed).await;
     bench.sql("INSERT INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', 'k')").await.unwrap();
-    for (statement, word) in [
+    let mut refused = vec![
         ("DELETE FROM jobs WHERE id = 1", "not deleted"),
         ("UPDATE jobs SET source = 'x' WHERE id = 1", "never changes"),
         ("UPDATE jobs SET options = '{\"force\":true}' WHERE id = 1", "never changes"),
@@ -101,29 +136,30 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
         ("INSERT INTO jobs (source, destination, lease_epoch) VALUES ('a', 'b', 9)", "leave those columns out"),
         ("INSERT INTO jobs (source, destination, options) VALUES ('a', 'b', 'nonsense')", "json"),
         ("INSERT INTO jobs (source, destination, options) VALUES ('a', 'b', '[]')", "json"),
-        ("INSERT INTO jobs (source, destination, run_at) VALUES ('a', 'b', 'tomorrow')", "INTEGER"),
+        (
+            "INSERT INTO jobs (source, destination, run_at) VALUES ('a', 'b', 'tomorrow')",
+            bench.either("INTEGER", "bigint"),
+        ),
         ("INSERT INTO jobs (source) VALUES ('a')", "destination"),
         ("INSERT INTO jobs (id, source, destination) VALUES (9223372036854775807, 'a', 'b')", "leave the id out"),
         ("INSERT INTO jobs (id, source, destination) VALUES (0, 'a', 'b')", "leave the id out"),
         ("INSERT INTO jobs (id, source, destination) VALUES (-7, 'a', 'b')", "leave the id out"),
         ("INSERT INTO jobs (source, destination, created_at) VALUES ('a', 'b', 5)", "leave it out"),
-        ("INSERT OR REPLACE INTO jobs (id, source, destination) VALUES (1, 'a', 'b')", "never replaced"),
-        ("REPLACE INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', 'k')", "never replaced"),
         ("UPDATE jobs SET state = 'sleeping' WHERE id = 1", "state"),
         ("UPDATE job_events SET actor = 'nobody'", "never changed"),
         ("DELETE FROM job_events", "never deleted"),
-        ("UPDATE OR IGNORE job_events SET actor = 'nobody'", "never changed"),
-        (
-            "INSERT OR REPLACE INTO job_events (seq, job_id, at, to_state, generation, lease_epoch, attempt, actor) \
-          VALUES (1, 1, 1, 'x', 1, 1, 1, 'x')",
-            "never replaced",
-        ),
         (
             "INSERT INTO job_events (job_id, at, to_state, generation, lease_epoch, attempt, actor) \
           VALUES (4711, 1, 'x', 1, 1, 1, 'x')",
             "no such job",
         ),
-    ] {
+    ];
+    if bench.database.is_postgres() {
+        refused.extend(ONLY_POSTGRES);
+    } else {
+        refused.extend(ONLY_SQLITE);
+    }
+    for (statement, word) in refused {
         let error = bench.sql(statement).await.unwrap_err();
         assert!(error.contains(word), "{statement}: {error}");
     }
@@ -142,7 +178,8 @@ async fn a_known_key_makes_an_insert_do_nothing() {
     assert_eq!(bench.sql(insert).await.unwrap(), 0);
     assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 1);
     let plain = "INSERT INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', 'nightly')";
-    assert!(bench.sql(plain).await.unwrap_err().contains("UNIQUE"));
+    let error = bench.sql(plain).await.unwrap_err();
+    assert!(error.contains(bench.either("UNIQUE", "duplicate key value violates unique constraint")), "{error}");
 }
 
 #[tokio::test]
@@ -175,12 +212,18 @@ async fn somebody_elses_query_reads_and_never_writes() {
         let store = bench.store.clone();
         async move { store.query(sql, 2, std::time::Duration::from_secs(5)).await }
     };
-    assert_eq!(query("SELECT CAST(x'61ff' AS TEXT)").await.unwrap().rows[0][0], "a\u{fffd}");
-    let table = query("SELECT id, source, NULL AS void, 1.5 AS real, x'00ff' AS bytes FROM jobs").await.unwrap();
+    if !bench.database.is_postgres() {
+        assert_eq!(query("SELECT CAST(x'61ff' AS TEXT)").await.unwrap().rows[0][0], "a\u{fffd}");
+    }
+    let all_kinds = bench.either(
+        "SELECT id, source, NULL AS void, 1.5 AS real, x'00ff' AS bytes FROM jobs",
+        "SELECT id, source, NULL AS void, 1.5 AS real, '\\x00ff'::BYTEA AS bytes FROM jobs",
+    );
+    let table = query(all_kinds).await.unwrap();
     assert_eq!(table.columns, ["id", "source", "void", "real", "bytes"]);
     assert_eq!(serde_json::json!(table.rows[0]), serde_json::json!([1, "a.example/app:1", null, 1.5, "00ff"]));
     assert!(query("VALUES (1), (2), (3)").await.unwrap().truncated);
-    assert_eq!(query("SELECT id FROM jobs WHERE 0").await.unwrap().columns, ["id"]);
+    assert_eq!(query("SELECT id FROM jobs WHERE 1 = 0").await.unwrap().columns, ["id"]);
     for statement in ["DELETE FROM jobs", "WITH x AS (SELECT 1) DELETE FROM jobs", "ATTACH 'x' AS y", "SELECT nonsense"]
     {
         query(statement).await.unwrap_err();

@@ -91,7 +91,8 @@ pub fn imported(source: &Source, module: &str, names: &[&str]) -> Vec<usize> {
 ///
 /// `spawn_blocking` is not one (it is awaited in place), nor is `.spawn()` without arguments, which starts a process.
 pub fn detached_spawns(source: &Source) -> Vec<usize> {
-    let owners = ["src/daemon.rs", "src/worker/mod.rs", "src/store/sqlite", "src/store/writer.rs"];
+    let owners =
+        ["src/daemon.rs", "src/worker/mod.rs", "src/store/sqlite", "src/store/postgres", "src/store/writer.rs"];
     if is_in(&source.path, &owners) {
         return Vec::new();
     }

@@ -1,0 +1,187 @@
+//! Claims: those of the same kind go together, best job to the first who asked.
+//!
+//! When the answer to a claim is lost, its jobs may run under our name without anybody here who works on them. So for the
+//! time of a lease after that, each claim first looks for running jobs of its workers that this process was never told of,
+//! and hands those out. What nobody finds that way comes back when its lease has run out, as after a crash.
+
+use super::connect::{Again, Connections, Statement};
+use super::lane::Lane;
+use super::{NEWEST_SCHEMA, Postgres, millis, statements as sql, test_time};
+use crate::clock::{BootTime, Clock};
+use crate::job::JobId;
+use crate::store::rows::{self, Columns};
+use crate::store::{Claim, ClaimRequest, Error, Fence, Intake};
+use sqlx::postgres::PgRow;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Jobs that one statement takes at most: bounds how long other hosts wait for their turn.
+const MOST: usize = 256;
+
+pub(super) type Claims = Lane<ClaimRequest, Vec<Claim>>;
+
+/// Running jobs that this process knows to be its own.
+#[derive(Clone, Default)]
+pub(super) struct Known(Arc<Mutex<HashSet<Fence>>>);
+
+impl Known {
+    fn set(&self) -> std::sync::MutexGuard<'_, HashSet<Fence>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The attempt is over, or somebody else's.
+    pub(super) fn forget(&self, fence: Fence) {
+        self.set().remove(&fence);
+    }
+}
+
+/// Starts the lane.
+pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock) -> Claims {
+    let claimer = Arc::new(Claimer { control, known, clock, doubt: Mutex::default() });
+    Lane::start(Box::new(move |requests| {
+        let claimer = claimer.clone();
+        Box::pin(async move { claimer.run(requests).await })
+    }))
+}
+
+impl Postgres {
+    pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
+        self.inner.claims.ask(request).await
+    }
+
+    pub(in crate::store) async fn intake_and_claim(
+        &self,
+        request: ClaimRequest,
+    ) -> Result<(Intake, Vec<Claim>), Error> {
+        Ok((self.intake().await?, self.claim(request).await?))
+    }
+}
+
+/// What must be equal for claims to go together.
+type Kind = (Option<String>, Option<JobId>, Arc<BTreeMap<String, u32>>);
+
+struct Claimer {
+    control: Arc<Connections>,
+    known: Known,
+    clock: Clock,
+    /// Since when, and how long, running jobs may be ours without our knowledge.
+    doubt: Mutex<Option<(BootTime, Duration)>>,
+}
+
+impl Claimer {
+    async fn run(&self, requests: Vec<ClaimRequest>) -> Vec<Result<Vec<Claim>, Error>> {
+        let mut kinds: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
+        for (place, request) in requests.iter().enumerate() {
+            let kind = (request.queue.clone(), request.only, request.registry_limits.clone());
+            kinds.entry(kind).or_default().push(place);
+        }
+        let mut answers: Vec<Result<Vec<Claim>, Error>> = requests.iter().map(|_| Ok(Vec::new())).collect();
+        for places in kinds.into_values() {
+            let mut hands: Vec<Hand<'_>> = places.iter().map(|place| Hand::new(&requests[*place])).collect();
+            let claimed = self.claim(&mut hands).await;
+            let full = hands.into_iter().map(|hand| hand.claims);
+            for (place, claims) in places.into_iter().zip(full) {
+                answers[place] = match &claimed {
+                    Err(error) if claims.is_empty() => Err(error.clone()),
+                    // What was found must be handed out, whatever came after.
+                    _ => Ok(claims),
+                };
+            }
+        }
+        answers
+    }
+
+    /// Fills the hands, all of one kind.
+    async fn claim(&self, hands: &mut [Hand<'_>]) -> Result<(), Error> {
+        if self.is_in_doubt() {
+            let rows = self.control.rows(Again::Harmless, &self.adopt(hands)).await?;
+            self.deal(rows, hands)?;
+        }
+        let Some(statement) = self.statement(hands) else { return Ok(()) };
+        match self.control.rows(Again::Never, &statement).await {
+            Ok(rows) => self.deal(rows, hands),
+            Err(failed) => {
+                if failed.unknown {
+                    let longest = hands.iter().map(|hand| hand.request.lease_ttl).max().unwrap_or_default();
+                    *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                        Some((self.clock.boot(), longest));
+                }
+                Err(failed.error)
+            }
+        }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        let mut doubt = self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if doubt.is_some_and(|(since, long)| self.clock.boot().since(since) > long) {
+            *doubt = None;
+        }
+        doubt.is_some()
+    }
+
+    fn adopt(&self, hands: &[Hand<'_>]) -> Statement {
+        let workers: Vec<String> = hands.iter().map(|hand| hand.request.worker.to_string()).collect();
+        let (ids, epochs): (Vec<i64>, Vec<i64>) = self.known.set().iter().map(|fence| (fence.job, fence.epoch)).unzip();
+        Statement::new(sql::ADOPT).bind(workers).bind(ids).bind(epochs)
+    }
+
+    /// None when all hands are full.
+    fn statement(&self, hands: &[Hand<'_>]) -> Option<Statement> {
+        let (mut workers, mut ttls) = (Vec::new(), Vec::new());
+        for hand in hands {
+            let worker = hand.request.worker.to_string();
+            let room = hand.room().min(MOST - workers.len());
+            workers.extend(std::iter::repeat_n(worker, room));
+            ttls.extend(std::iter::repeat_n(millis(hand.request.lease_ttl), room));
+        }
+        let request = hands.first().filter(|_| !workers.is_empty())?.request;
+        let limits = &request.registry_limits;
+        Some(
+            Statement::new(sql::CLAIM)
+                .bind(workers)
+                .bind(ttls)
+                .bind(request.queue.clone())
+                .bind(request.only)
+                .bind(limits.keys().cloned().collect::<Vec<String>>())
+                .bind(limits.values().map(|limit| i64::from(*limit)).collect::<Vec<_>>())
+                .bind(test_time(&self.clock))
+                .bind(NEWEST_SCHEMA),
+        )
+    }
+
+    /// Gives the rows, best first, to the first hand of their worker that has room.
+    fn deal(&self, rows: Vec<PgRow>, hands: &mut [Hand<'_>]) -> Result<(), Error> {
+        let mut claims = rows
+            .iter()
+            .map(|row| Ok(Claim { job: rows::job(row)?, dest_key: row.text("dest_key")? }))
+            .collect::<Result<Vec<_>, Error>>()?;
+        claims.sort_by_key(|claim| (claim.job.priority, claim.job.id));
+        for claim in claims {
+            let worker = claim.job.worker.clone().unwrap_or_default();
+            let hand = hands.iter_mut().find(|hand| hand.room() > 0 && hand.request.worker.to_string() == worker);
+            // One that was found running and fits nowhere now is found again by the next claim.
+            if let Some(hand) = hand {
+                self.known.set().insert(claim.fence());
+                hand.claims.push(claim);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A request, and what it has got.
+struct Hand<'a> {
+    request: &'a ClaimRequest,
+    claims: Vec<Claim>,
+}
+
+impl<'a> Hand<'a> {
+    const fn new(request: &'a ClaimRequest) -> Self {
+        Self { request, claims: Vec::new() }
+    }
+
+    fn room(&self) -> usize {
+        self.request.room.saturating_sub(self.claims.len())
+    }
+}

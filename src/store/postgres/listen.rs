@@ -1,0 +1,164 @@
+//! Notices commits of any process: LISTEN at once, a look at the server's transactions as the truth beneath it.
+//!
+//! A notification can be lost: with its connection, or behind a pooler where there is none. The look cannot miss a commit: it
+//! compares which transactions are done (see the statement `SNAPSHOT`), and costs the server next to nothing. It is taken
+//! often while nobody listens, and now and then while somebody does.
+
+use super::connect::{Connections, Sessions, Statement};
+use super::statements as sql;
+use crate::store::Error;
+use crate::store::rows::Columns;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The channel of the triggers.
+const CHANNEL: &str = "freightliner";
+/// How often it is looked while nobody listens: a foreign row must be noticed within 50 ms.
+const LOOK_DEAF: Duration = Duration::from_millis(40);
+/// How often it is looked while somebody listens.
+const LOOK_LISTENING: Duration = Duration::from_secs(1);
+/// Pause before listening is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Up to where one subscriber has been told.
+#[derive(Debug, Default)]
+pub(super) struct Cursor(AtomicU64);
+
+pub(super) struct Listener {
+    /// None behind a pooler: it keeps no session to listen in.
+    options: Option<PgConnectOptions>,
+    heard: Arc<Heard>,
+    task: OnceLock<Mutex<Option<JoinHandle<()>>>>,
+    stop: CancellationToken,
+    snapshot: Mutex<Option<String>>,
+}
+
+struct Heard {
+    /// How many times a commit was noticed, or may have been missed.
+    noticed: watch::Sender<u64>,
+    listens: AtomicBool,
+}
+
+impl Heard {
+    fn notice(&self) {
+        self.noticed.send_modify(|noticed| *noticed += 1);
+    }
+}
+
+impl Listener {
+    pub(super) fn new(sessions: &Sessions) -> Self {
+        // One more than a new cursor has been told, so that its first call returns at once.
+        let heard = Heard { noticed: watch::Sender::new(1), listens: AtomicBool::new(false) };
+        Self {
+            options: (!sessions.is_pooled()).then(|| sessions.options().clone()),
+            heard: Arc::new(heard),
+            task: OnceLock::new(),
+            stop: CancellationToken::new(),
+            snapshot: Mutex::default(),
+        }
+    }
+
+    /// Something was committed here that somebody in this process may wait for. Who listens hears of it from the server.
+    pub(super) fn committed(&self) {
+        if !self.heard.listens.load(Ordering::Relaxed) {
+            self.heard.notice();
+        }
+    }
+
+    /// Returns when something was committed since the last return with this cursor, or after `at_most`. The first call returns
+    /// at once. Safe to drop while it waits.
+    pub(super) async fn changed(
+        &self,
+        cursor: &Cursor,
+        at_most: Duration,
+        connections: &Connections,
+    ) -> Result<(), Error> {
+        let told = cursor.0.load(Ordering::Relaxed);
+        let mut noticed = self.heard.noticed.subscribe();
+        let wait = async {
+            self.listen();
+            if told == 0 {
+                // What later looks are compared with.
+                self.look(connections).await?;
+            }
+            loop {
+                let now = *noticed.borrow_and_update();
+                if now != told {
+                    cursor.0.fetch_max(now, Ordering::Relaxed);
+                    return Ok(());
+                }
+                let listens = self.heard.listens.load(Ordering::Relaxed);
+                let pause = if listens { LOOK_LISTENING } else { LOOK_DEAF };
+                // Others' transactions of any kind show in the look too: it is only taken when nobody told us more.
+                if tokio::time::timeout(pause, noticed.changed()).await.is_err() && self.look(connections).await? {
+                    self.heard.notice();
+                }
+            }
+        };
+        tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
+    }
+
+    /// True when some transaction was committed since the last look of anybody here.
+    async fn look(&self, connections: &Connections) -> Result<bool, Error> {
+        let snapshot = connections.row(&Statement::new(sql::SNAPSHOT)).await?.text("snapshot")?;
+        let mut last = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = last.replace(snapshot);
+        Ok(before != *last)
+    }
+
+    /// Starts the task that listens, when the first one waits.
+    fn listen(&self) {
+        if let Some(options) = &self.options {
+            self.task.get_or_init(|| start(options.clone(), self.heard.clone(), self.stop.clone()));
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.stop.cancel();
+        let task = self.task.get().and_then(|task| task.lock().ok().and_then(|mut task| task.take()));
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "listening to the database ended badly");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "one task that listens; its handle is kept and awaited by close")]
+fn start(options: PgConnectOptions, heard: Arc<Heard>, stop: CancellationToken) -> Mutex<Option<JoinHandle<()>>> {
+    Mutex::new(Some(tokio::spawn(async move {
+        let listening = async {
+            loop {
+                if let Err(error) = listen(&options, &heard).await {
+                    tracing::debug!(%error, "listening to the database failed; it is looked at more often meanwhile");
+                }
+                heard.listens.store(false, Ordering::Relaxed);
+                // Whoever waits for long must know that it has to look now.
+                heard.notice();
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        stop.run_until_cancelled(listening).await;
+    })))
+}
+
+/// Listens until the connection ends.
+async fn listen(options: &PgConnectOptions, heard: &Heard) -> Result<(), sqlx::Error> {
+    let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let mut listener = PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await?;
+    listener.listen(CHANNEL).await?;
+    listener.eager_reconnect(false);
+    heard.listens.store(true, Ordering::Relaxed);
+    // What was committed before this moment may have been missed.
+    heard.notice();
+    while listener.try_recv().await?.is_some() {
+        while listener.next_buffered().is_some() {}
+        heard.notice();
+    }
+    Ok(())
+}

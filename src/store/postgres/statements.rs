@@ -1,0 +1,304 @@
+//! Every statement of the store on PostgreSQL, named as its counterpart on SQLite.
+//!
+//! Each is a transaction of its own. A parameter "now" is NULL but in tests: the database's clock decides. Statements on many
+//! rows take arrays, so that one text serves any number. Those that touch rows of running jobs pass over rows that somebody
+//! else has locked, and say so, so that one such row does not stop the others.
+
+use crate::store::statements::{job_columns, statements};
+
+/// The database's clock, or the test's. A subquery, because an index is not asked with a function that may change its mind.
+macro_rules! now {
+    ($parameter:literal) => {
+        concat!("COALESCE(", $parameter, "::BIGINT, (SELECT now_ms()))")
+    };
+}
+
+statements! {
+    /// One job. $1 id.
+    JOB = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
+
+    /// Jobs, newest first. $1 state, $2 source pattern, $3 destination pattern, $4 created since, $5 below this id, $6 limit,
+    /// $7 queue, $8 batch.
+    JOBS = concat!("SELECT ", job_columns!(), " FROM jobs WHERE ($1::TEXT IS NULL OR state = $1) \
+        AND ($2::TEXT IS NULL OR source LIKE $2) AND ($3::TEXT IS NULL OR destination LIKE $3) \
+        AND ($4::BIGINT IS NULL OR created_at >= $4) AND ($5::BIGINT IS NULL OR id < $5) \
+        AND ($7::TEXT IS NULL OR queue = $7) AND ($8::TEXT IS NULL OR batch_id = $8) ORDER BY id DESC LIMIT $6::BIGINT");
+
+    /// The history of a job. $1 id.
+    EVENTS = "SELECT seq, job_id, at, from_state, to_state, lease_epoch, attempt, worker, actor, reason, detail \
+        FROM job_events WHERE job_id = $1 ORDER BY seq";
+
+    /// Counts by state.
+    COUNTS = "SELECT state, COUNT(*) AS jobs FROM jobs GROUP BY state";
+
+    /// How long the oldest pending job could have run already. $1 now.
+    OLDEST_PENDING = concat!("SELECT ", now!("$1"), " - MIN(run_at) AS age FROM jobs WHERE state = 'pending'");
+
+    /// What finished within the last $2 ms. $1 now.
+    THROUGHPUT = concat!("SELECT COUNT(*) FILTER (WHERE state = 'completed') AS completed, \
+        COUNT(*) FILTER (WHERE state = 'failed') AS failed, \
+        CAST(COALESCE(SUM(json_number(report, 'bytes_copied')) FILTER (WHERE state = 'completed'), 0) AS BIGINT) AS bytes \
+        FROM jobs WHERE state IN ('completed', 'failed') AND finished_at >= ", now!("$1"), " - $2::BIGINT");
+
+    /// The jobs that keys name. $1 keys.
+    KEYS = "SELECT k.key, k.job_id, j.id IS NOT NULL AS kept, j.source, j.destination, j.options, j.queue \
+        FROM unnest($1::TEXT[]) AS asked (key) JOIN idempotency_keys AS k ON k.key = asked.key \
+        LEFT JOIN jobs AS j ON j.id = k.job_id";
+
+    /// New jobs, all or none: see the function in the second migration. $1 sources, $2 destinations, $3 options, $4 queues,
+    /// $5 priorities, $6 max attempts, $7 times or NULL, $8 keys or NULL, $9 canonical sources, $10 targets, $11 registries,
+    /// $12 may join an equal job, $13 actors, $14 now.
+    ENQUEUE = "SELECT place, id, created FROM enqueue_jobs($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BIGINT[], \
+        $6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], $11::TEXT[], $12::BOOLEAN[], $13::TEXT[], $14::BIGINT)";
+
+    /// How many loads of this list were finished. $1 hash of the content.
+    LOADS = "SELECT COUNT(*) AS loads FROM finished_loads WHERE content_hash = $1";
+
+    /// A load is finished. $1 hash, $2 number, $3 now.
+    LOAD_FINISHED = concat!("INSERT INTO finished_loads (content_hash, number, finished_at) VALUES ($1, $2, ", now!("$3"), ") \
+        ON CONFLICT DO NOTHING");
+
+    /// What there is to do, and how long nothing will be due. $1 now.
+    WAITING = concat!("SELECT EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ", now!("$1"), ") AS due, \
+        EXISTS (SELECT FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
+        EXISTS (SELECT FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
+        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, ", now!("$1"), " AS now");
+
+    /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
+    /// for yet, so its asked_seq is NULL; a paused one waits for its operator. $1 queue.
+    BUSY = "SELECT EXISTS (SELECT FROM jobs AS j WHERE j.state = 'pending' AND ($1::TEXT IS NULL OR j.queue = $1) \
+            AND NOT EXISTS (SELECT FROM queues AS q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)) \
+        OR EXISTS (SELECT FROM jobs WHERE state = 'running' AND ($1::TEXT IS NULL OR queue = $1)) \
+        OR EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND asked_seq IS NOT NULL AND paused_at IS NULL \
+            AND ($1::TEXT IS NULL OR queue = $1)) AS busy";
+
+    /// Scheduled jobs whose time has come, a bounded number. $1 now, $2 limit.
+    DUE = concat!("WITH due AS MATERIALIZED (SELECT id FROM jobs \
+            WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ", now!("$1"), " \
+            ORDER BY run_at LIMIT $2::BIGINT FOR UPDATE SKIP LOCKED), \
+        moved AS (UPDATE jobs SET state = 'pending', change_seq = change_seq + 1, change_actor = 'freightliner', \
+            change_reason = 'due' FROM due WHERE jobs.id = due.id RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM moved");
+
+    /// Rows whose references nobody has parsed yet. $1 limit.
+    UNPARSED = "SELECT id, kind, source, destination, options FROM jobs WHERE dest_key IS NULL AND state = 'pending' \
+        ORDER BY id LIMIT $1::BIGINT";
+
+    /// What intake found. $1 ids, $2 sources, $3 targets, $4 registries, $5 options.
+    PARSED = "WITH free AS MATERIALIZED (SELECT j.id, a.source_key, a.dest_key, a.dest_registry, a.options_key \
+            FROM unnest($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::TEXT[]) \
+                AS a (id, source_key, dest_key, dest_registry, options_key) JOIN jobs AS j ON j.id = a.id \
+            WHERE j.dest_key IS NULL AND j.state = 'pending' FOR UPDATE OF j SKIP LOCKED), \
+        parsed AS (UPDATE jobs SET source_key = free.source_key, dest_key = free.dest_key, \
+            dest_registry = free.dest_registry, options_key = free.options_key FROM free WHERE jobs.id = free.id RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM parsed";
+
+    /// What does not parse. $1 ids, $2 messages, $3 now.
+    REJECT = concat!("WITH free AS MATERIALIZED (SELECT j.id, a.message FROM unnest($1::BIGINT[], $2::TEXT[]) AS a (id, message) \
+            JOIN jobs AS j ON j.id = a.id WHERE j.dest_key IS NULL AND j.state = 'pending' FOR UPDATE OF j SKIP LOCKED) \
+        UPDATE jobs SET state = 'failed', finished_at = ", now!("$3"), ", failure_stage = 'intake', \
+            failure_class = 'rejected', failure_message = free.message, failure_at = ", now!("$3"), ", \
+            change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'rejected' \
+        FROM free WHERE jobs.id = free.id RETURNING jobs.id, jobs.failure_message");
+
+    /// Takes the best jobs: see the function in the second migration. $1 the worker of each, $2 ms that its lease holds,
+    /// $3 queue or NULL for all, $4 one job or NULL, $5 registries that have a limit, $6 their limits, $7 now, $8 the newest
+    /// schema that is known.
+    CLAIM = concat!("SELECT ", job_columns!(), " FROM claim_jobs($1::TEXT[], $2::BIGINT[], $3::TEXT, $4::BIGINT, $5::TEXT[], \
+        $6::BIGINT[], $7::BIGINT, $8::BIGINT)");
+
+    /// Running jobs of these workers that their process does not know of: the answer to a claim was lost. $1 workers,
+    /// $2 ids and $3 epochs that are known.
+    ADOPT = concat!("SELECT ", job_columns!(), " FROM jobs WHERE state = 'running' AND worker = ANY ($1::TEXT[]) \
+        AND NOT EXISTS (SELECT FROM unnest($2::BIGINT[], $3::BIGINT[]) AS known (id, epoch) \
+            WHERE known.id = jobs.id AND known.epoch = jobs.lease_epoch) ORDER BY priority, id");
+
+    /// Leases hold for another while. For each: $1 id, $2 epoch, $3 ms that the lease holds, $4..$7 progress or NULL, $8 bytes
+    /// moved, $9 target when it is to be asked whether the tag may be written. $10 now. Says of each in its place whether it
+    /// was renewed, is not lost but locked by somebody, a cancel was asked for, and which job is newer.
+    RENEW = concat!("WITH asked AS MATERIALIZED (SELECT * FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], \
+            $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::TEXT[]) WITH ORDINALITY AS a (id, epoch, ttl, \
+                bytes_done, bytes_total, blobs_done, blobs_total, bytes_moved, dest_key, place)), \
+        free AS MATERIALIZED (SELECT j.id FROM asked JOIN jobs AS j ON j.id = asked.id \
+            WHERE j.state = 'running' AND j.lease_epoch = asked.epoch FOR UPDATE OF j SKIP LOCKED), \
+        renewed AS (UPDATE jobs AS j SET lease_until = ", now!("$10"), " + asked.ttl, lease_beat = lease_beat + 1, \
+            bytes_done = asked.bytes_done, bytes_total = asked.bytes_total, blobs_done = asked.blobs_done, \
+            blobs_total = asked.blobs_total, bytes_moved = asked.bytes_moved \
+            FROM asked JOIN free ON free.id = asked.id WHERE j.id = asked.id \
+            RETURNING j.id, j.lease_epoch, j.cancel_requested_at, j.asked_seq) \
+        SELECT asked.place, renewed.id IS NOT NULL AS held, \
+            renewed.id IS NULL AND EXISTS (SELECT FROM jobs AS j WHERE j.id = asked.id AND j.state = 'running' \
+                AND j.lease_epoch = asked.epoch) AS locked, \
+            renewed.cancel_requested_at IS NOT NULL AS cancel, \
+            (SELECT c.id FROM jobs AS c WHERE c.state = 'completed' AND c.dest_key = asked.dest_key AND renewed.id IS NOT NULL \
+                AND (c.asked_seq, c.id) > (COALESCE(renewed.asked_seq, 0), renewed.id) \
+                ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1) AS newer \
+        FROM asked LEFT JOIN renewed ON renewed.id = asked.id AND renewed.lease_epoch = asked.epoch ORDER BY asked.place");
+
+    /// Attempts end. For each: $1 id, $2 epoch, $3 how (`completed`, `failed`, `cancelled`, `released`), $4 report,
+    /// $5 failure's stage, $6 class, $7 message, $8 ms to the next attempt or NULL: none, $9 reason of a release,
+    /// $10..$13 progress, $14 bytes moved; of their blobs: $15 place of the attempt, $16 registry, $17 repository, $18 digest,
+    /// $19 bytes, $20 how. $21 now. Says of each in its place the state that the job has now; whether it is not lost but
+    /// locked by somebody; or how this very attempt was ended before, when the answer to that was lost.
+    SETTLE = concat!("WITH asked AS MATERIALIZED (SELECT * FROM unnest($1::BIGINT[], $2::BIGINT[], $3::TEXT[], $4::TEXT[], \
+            $5::TEXT[], $6::TEXT[], $7::TEXT[], $8::BIGINT[], $9::TEXT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], \
+            $13::BIGINT[], $14::BIGINT[]) WITH ORDINALITY AS a (id, epoch, how, report, failure_stage, failure_class, \
+                failure_message, retry_in, reason, bytes_done, bytes_total, blobs_done, blobs_total, bytes_moved, place)), \
+        free AS MATERIALIZED (SELECT j.id, asked.place, j.cancel_requested_at IS NOT NULL AS cancel, ", now!("$21"), " AS now \
+            FROM asked JOIN jobs AS j ON j.id = asked.id \
+            WHERE j.state = 'running' AND j.lease_epoch = asked.epoch FOR UPDATE OF j SKIP LOCKED), \
+        ends AS MATERIALIZED (SELECT asked.*, free.now, CASE \
+                WHEN how IN ('completed', 'cancelled') THEN how \
+                WHEN how = 'failed' AND retry_in IS NULL THEN 'failed' \
+                WHEN free.cancel THEN 'cancelled' \
+                WHEN how = 'failed' THEN 'scheduled' ELSE 'pending' END AS state \
+            FROM asked JOIN free ON free.place = asked.place), \
+        ended AS (UPDATE jobs AS j SET state = e.state, worker = NULL, lease_until = NULL, \
+            finished_at = CASE WHEN e.state IN ('completed', 'failed', 'cancelled') THEN e.now END, \
+            attempt = CASE WHEN e.how = 'released' THEN GREATEST(j.attempt - 1, 0) ELSE j.attempt END, \
+            crash_count = CASE WHEN e.how = 'released' THEN j.crash_count ELSE 0 END, \
+            run_at = CASE WHEN e.how = 'failed' THEN COALESCE(e.now + e.retry_in, j.run_at) ELSE j.run_at END, \
+            cancel_requested_at = CASE WHEN e.how = 'completed' THEN NULL ELSE j.cancel_requested_at END, \
+            report = CASE WHEN e.how = 'completed' THEN e.report ELSE j.report END, \
+            failure_stage = CASE e.how WHEN 'completed' THEN NULL WHEN 'failed' THEN e.failure_stage ELSE j.failure_stage END, \
+            failure_class = CASE e.how WHEN 'completed' THEN NULL WHEN 'failed' THEN e.failure_class ELSE j.failure_class END, \
+            failure_message = CASE e.how WHEN 'completed' THEN NULL WHEN 'failed' THEN e.failure_message ELSE j.failure_message END, \
+            failure_at = CASE e.how WHEN 'completed' THEN NULL WHEN 'failed' THEN e.now ELSE j.failure_at END, \
+            bytes_done = CASE WHEN e.how = 'released' THEN j.bytes_done ELSE e.bytes_done END, \
+            bytes_total = CASE WHEN e.how = 'released' THEN j.bytes_total ELSE e.bytes_total END, \
+            blobs_done = CASE WHEN e.how = 'released' THEN j.blobs_done ELSE e.blobs_done END, \
+            blobs_total = CASE WHEN e.how = 'released' THEN j.blobs_total ELSE e.blobs_total END, \
+            bytes_moved = e.bytes_moved, change_seq = j.change_seq + 1, change_actor = 'freightliner', \
+            change_reason = CASE WHEN e.state = 'completed' THEN 'succeeded' WHEN e.state = 'cancelled' THEN 'cancelled' \
+                WHEN e.state = 'failed' THEN 'gave up' WHEN e.state = 'scheduled' THEN 'will retry' ELSE e.reason END \
+            FROM ends AS e WHERE j.id = e.id RETURNING e.place, e.state, j.id, j.generation, e.epoch, e.now), \
+        moved AS (INSERT INTO transfers (job_id, generation, attempt, lease_epoch, at, registry, repository, digest, bytes, how) \
+            SELECT ended.id, ended.generation, j.attempt, ended.epoch, ended.now, t.registry, t.repository, t.digest, t.bytes, t.how \
+            FROM unnest($15::BIGINT[], $16::TEXT[], $17::TEXT[], $18::TEXT[], $19::BIGINT[], $20::TEXT[]) \
+                AS t (place, registry, repository, digest, bytes, how) \
+            JOIN ended ON ended.place = t.place JOIN jobs AS j ON j.id = ended.id) \
+        SELECT asked.place, ended.state, \
+            ended.place IS NULL AND EXISTS (SELECT FROM jobs AS j WHERE j.id = asked.id AND j.state = 'running' \
+                AND j.lease_epoch = asked.epoch) AS locked, \
+            CASE WHEN ended.place IS NULL THEN (SELECT e.to_state FROM job_events AS e WHERE e.job_id = asked.id \
+                AND e.lease_epoch = asked.epoch AND e.from_state = 'running' AND e.to_state <> 'running' \
+                AND e.actor = 'freightliner' ORDER BY e.seq DESC LIMIT 1) END AS before \
+        FROM asked LEFT JOIN ended ON ended.place = asked.place ORDER BY asked.place");
+
+    /// Of these, running jobs of a worker whose cancel was asked for. $1 worker.
+    CANCEL_ASKED = "SELECT id, lease_epoch FROM jobs WHERE state = 'running' AND worker = $1 AND cancel_requested_at IS NOT NULL";
+
+    /// Ids that do not exist. $1 ids.
+    UNKNOWN_IDS = "SELECT asked.id FROM unnest($1::BIGINT[]) AS asked (id) \
+        WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = asked.id) LIMIT 1";
+
+    /// Waiting jobs end; running ones are asked to. $1 ids or NULL, $2 state, $3 batch, $4 now, $5 actor, $6 queue.
+    CANCEL = concat!("WITH changed AS (UPDATE jobs SET \
+            state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END, \
+            finished_at = CASE WHEN state = 'running' THEN finished_at ELSE ", now!("$4"), " END, \
+            cancel_requested_at = ", now!("$4"), ", change_seq = change_seq + 1, change_actor = $5, change_reason = 'cancelled' \
+        WHERE state IN ('scheduled', 'pending', 'running') AND (state <> 'running' OR cancel_requested_at IS NULL) \
+            AND ($1::BIGINT[] IS NULL OR id = ANY ($1)) AND ($2::TEXT IS NULL OR state = $2) \
+            AND ($3::TEXT IS NULL OR batch_id = $3) AND ($6::TEXT IS NULL OR queue = $6) RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM changed");
+
+    /// Finished jobs begin anew; those that wait for a retry, or were paused, need not wait. $1 ids or NULL, $2 state,
+    /// $3 batch, $4 now, $5 actor, $6 queue.
+    RETRY = concat!("WITH changed AS (UPDATE jobs SET state = 'pending', run_at = ", now!("$4"), ", paused_at = NULL, \
+            generation = generation + CASE WHEN state = 'scheduled' THEN 0 ELSE 1 END, \
+            attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
+            bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
+            failure_stage = NULL, failure_class = NULL, failure_message = NULL, failure_at = NULL, \
+            change_seq = change_seq + 1, change_actor = $5, change_reason = 'operator retry' \
+        WHERE state IN ('scheduled', 'completed', 'failed', 'cancelled') \
+            AND ($1::BIGINT[] IS NULL OR id = ANY ($1)) AND ($2::TEXT IS NULL OR state = $2) \
+            AND ($3::TEXT IS NULL OR batch_id = $3) AND ($6::TEXT IS NULL OR queue = $6) RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM changed");
+
+    /// The queue is paused. $1 name.
+    PAUSED = "SELECT EXISTS (SELECT FROM queues WHERE name = $1 AND paused_at IS NOT NULL) AS paused";
+
+    /// A worker starts; done twice it is the same. $1 id, $2 host, $3 pid, $4 machine, $5 boot, $6 state folder, $7 device,
+    /// $8 inode, $9 version, $10 lease ttl ms, $11 now, $12 queue, $13 concurrency.
+    WORKER_START = concat!("INSERT INTO workers (id, host, pid, machine_id, boot_id, state_dir, state_device, state_inode, \
+        version, lease_ttl_ms, started_at, seen_at, queue, concurrency) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, ", now!("$11"), ", ", now!("$11"), ", $12, $13) ON CONFLICT DO NOTHING");
+
+    /// A worker is alive. $1 id, $2 now.
+    WORKER_SEEN = concat!("UPDATE workers SET seen_at = ", now!("$2"), " WHERE id = $1 RETURNING id");
+
+    /// A worker is gone, with no job left. $1 id.
+    WORKER_GONE = "DELETE FROM workers WHERE id = $1 AND NOT EXISTS (SELECT FROM jobs WHERE state = 'running' AND worker = $1) \
+        RETURNING id";
+
+    /// All workers.
+    WORKERS = "SELECT id, host, pid, machine_id, boot_id, state_dir, state_device, state_inode, version, lease_ttl_ms, \
+        queue, concurrency, started_at, seen_at FROM workers ORDER BY started_at, id";
+
+    /// All leases.
+    LEASES = "SELECT id, lease_epoch, lease_beat, worker, lease_until FROM jobs WHERE state = 'running' ORDER BY id";
+
+    /// How often a job's workers died in its generation, and what counts toward poison of one lease. $1 id, $2 epoch, $3 beat.
+    CRASH_FACTS = "SELECT j.crash_count, j.bytes_moved, (SELECT COUNT(*) FROM job_events AS e WHERE e.job_id = j.id \
+            AND e.generation = j.generation AND e.reason = 'lease expired') AS crashes \
+        FROM jobs AS j WHERE j.id = $1 AND j.state = 'running' AND j.lease_epoch = $2 AND j.lease_beat = $3";
+
+    /// Takes a job from a dead worker. $1 id, $2 epoch, $3 beat, $4 now, $5 it is poison, $6 message, $7 ms to the next run.
+    RECLAIM = concat!("WITH free AS MATERIALIZED (SELECT id FROM jobs WHERE id = $1 AND state = 'running' AND lease_epoch = $2 \
+            AND lease_beat = $3 FOR UPDATE SKIP LOCKED) \
+        UPDATE jobs SET \
+            state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' WHEN $5 THEN 'failed' ELSE 'scheduled' END, \
+            finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR $5 THEN ", now!("$4"), " END, \
+            worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, attempt = GREATEST(attempt - 1, 0), \
+            crash_count = CASE WHEN bytes_moved > 0 THEN 0 ELSE crash_count + 1 END, run_at = ", now!("$4"), " + $7::BIGINT, \
+            failure_stage = 'work', failure_at = ", now!("$4"), ", failure_message = $6, \
+            failure_class = CASE WHEN $5 THEN 'poison' ELSE 'crashed' END, \
+            change_seq = change_seq + 1, change_actor = 'sweeper', change_reason = 'lease expired' \
+        FROM free WHERE jobs.id = free.id RETURNING jobs.state");
+
+    /// Where the history ends. Numbers are handed out before the commit, so an event with a lower one may appear later: it
+    /// belongs to a change that was under way already.
+    LAST_EVENT = "SELECT COALESCE(MAX(seq), 0) AS seq FROM job_events";
+
+    /// Jobs that failed for good since. $1 seq, $2 queue or NULL.
+    FAILED_SINCE = "SELECT COUNT(*) AS failed FROM job_events AS e JOIN jobs AS j ON j.id = e.job_id \
+        WHERE e.seq > $1 AND e.to_state = 'failed' AND e.from_state <> 'failed' AND ($2::TEXT IS NULL OR j.queue = $2)";
+
+    /// A temporary file is about to be made. $1 path, $2 worker, $3 job, $4 epoch, $5 now.
+    TEMP_REGISTER = concat!("INSERT INTO temp_files (path, worker, job_id, lease_epoch, created_at) \
+        VALUES ($1, $2, $3, $4, ", now!("$5"), ")");
+
+    /// Temporary files are gone. $1 paths.
+    TEMP_FORGET = "DELETE FROM temp_files WHERE path = ANY ($1::TEXT[])";
+
+    /// Temporary files of a worker. $1 worker.
+    TEMP_OF = "SELECT path FROM temp_files WHERE worker = $1 ORDER BY path";
+
+    /// Workers that left temporary files but no row.
+    TEMP_WORKERS = "SELECT DISTINCT worker FROM temp_files";
+
+    /// Rows and history disagree: the last event of a job says another state.
+    CHECK_LAST_EVENT = "SELECT j.id, j.state, e.to_state AS said FROM jobs AS j LEFT JOIN LATERAL \
+            (SELECT to_state FROM job_events WHERE job_id = j.id ORDER BY seq DESC LIMIT 1) AS e ON true \
+        WHERE e.to_state IS DISTINCT FROM j.state LIMIT 20";
+
+    /// More than one completion in a generation.
+    CHECK_COMPLETIONS = "SELECT job_id AS id, generation, COUNT(*) AS times FROM job_events \
+        WHERE to_state = 'completed' AND from_state = 'running' GROUP BY job_id, generation HAVING COUNT(*) > 1 LIMIT 20";
+
+    /// Events whose chain is broken: each starts where the one before ended.
+    CHECK_CHAIN = "SELECT seq, job_id AS id FROM (SELECT seq, job_id, from_state, lease_epoch, \
+            LAG(to_state) OVER history AS before, LAG(lease_epoch) OVER history AS epoch_before FROM job_events \
+            WINDOW history AS (PARTITION BY job_id ORDER BY seq)) AS chain \
+        WHERE from_state IS DISTINCT FROM before OR lease_epoch < epoch_before LIMIT 20";
+
+    /// Size of the tables and the version of the server.
+    SIZES = "SELECT (SELECT COUNT(*) FROM jobs) AS jobs, (SELECT COUNT(*) FROM job_events) AS events, \
+        (SELECT MAX(version) FROM schema_migrations) AS schema, current_setting('server_version') AS version, \
+        (SELECT CAST(SUM(pg_total_relation_size(c.oid)) AS BIGINT) FROM pg_class AS c \
+            WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r') AS bytes";
+
+    /// A text that differs when any transaction that wrote was committed between two looks: before its commit it is under way
+    /// in the snapshot or not begun, afterwards it is neither.
+    SNAPSHOT = "SELECT CAST(pg_current_snapshot() AS TEXT) AS snapshot";
+}

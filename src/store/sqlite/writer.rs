@@ -51,6 +51,7 @@ impl Writer {
             path,
             clock,
             lanes: lanes.clone(),
+            failing: false,
         };
         let run = move || {
             actor.run();
@@ -104,6 +105,8 @@ struct Actor {
     checkpoints: Checkpoints,
     clock: Clock,
     lanes: Arc<Lanes>,
+    /// The last transaction failed for a reason that may pass.
+    failing: bool,
 }
 
 impl Drop for Actor {
@@ -119,10 +122,12 @@ impl Actor {
         while self.gather(&mut batch) {
             if !batch.is_empty() {
                 let fate = self.commit(&mut batch);
-                if let Err(error) = &fate {
-                    tracing::warn!(%error, operations = batch.len(), "a transaction was rolled back");
-                }
+                self.tell(&fate, batch.len());
                 std::mem::take(&mut batch).answer(&fate);
+            }
+            // A commit that failed took its connection along. The log may be what fills the disk: it is looked after all the same.
+            if self.connection.is_none() && self.checkpoints.wanted() {
+                self.connection = Direct::open(&self.path, super::BUSY_TIMEOUT).ok();
             }
             if let Some(connection) = &self.connection {
                 self.checkpoints.after_commit(connection);
@@ -130,6 +135,19 @@ impl Actor {
         }
         if let Some(connection) = self.connection.take() {
             connection.close();
+        }
+    }
+
+    /// Logs what became of a transaction. A disk that is full stays so for long, and everybody tries again: that is said once.
+    fn tell(&mut self, fate: &Result<(), Error>, operations: usize) {
+        let lasts = std::mem::replace(&mut self.failing, fate.as_ref().is_err_and(Error::is_transient));
+        match fate {
+            Ok(()) if lasts => tracing::info!("the database can be written again"),
+            Ok(()) => {}
+            Err(error) if lasts && self.failing => {
+                tracing::debug!(%error, operations, "a transaction was rolled back again");
+            }
+            Err(error) => tracing::warn!(%error, operations, "a transaction was rolled back"),
         }
     }
 

@@ -142,9 +142,14 @@ impl Binary {
 
     /// Runs it to its end with this standard input.
     pub fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        self.spawn_with_input(arguments, input).finish()
+    }
+
+    /// Starts it with this standard input.
+    pub fn spawn_with_input(&self, arguments: &[&str], input: &[u8]) -> Running {
         let path = self.folder.path().join(format!("calls/{}.in", self.calls.load(Ordering::SeqCst)));
         std::fs::File::create(&path).and_then(|mut file| file.write_all(input)).expect("write the input");
-        self.start(arguments, File::open(path).expect("open the input").into()).finish()
+        self.start(arguments, File::open(path).expect("open the input").into())
     }
 
     /// Starts it. The handle kills it when dropped before its end.
@@ -176,8 +181,14 @@ impl Binary {
 
     /// Rows of a query by the real `sqlite3` shell, columns separated by `|`; None (said loudly) without that shell.
     pub fn sql(&self, query: &str) -> Option<Vec<String>> {
-        let program = super::need("sqlite3")?;
-        let output = Command::new(program)
+        super::need("sqlite3")?;
+        let rows = self.try_sql(query);
+        Some(rows.unwrap_or_else(|output| panic!("sqlite3: {query}: {output}")))
+    }
+
+    /// As `sql`, where it may fail. Panics without that shell.
+    pub fn try_sql(&self, query: &str) -> Result<Vec<String>, Output> {
+        let output = Command::new("sqlite3")
             .args(["-batch", "-bail", "-noheader", "-cmd", ".timeout 10000"])
             .arg(self.database.file())
             .arg(query)
@@ -185,8 +196,10 @@ impl Binary {
             .output()
             .expect("run sqlite3");
         let output = Output::from(output);
-        assert!(output.status.success(), "sqlite3: {query}: {output}");
-        Some(output.text().lines().map(str::to_owned).collect())
+        if !output.status.success() {
+            return Err(output);
+        }
+        Ok(output.text().lines().map(str::to_owned).collect())
     }
 
     /// As `sql`, for statements that must be refused: what `sqlite3` said. None without that shell.

@@ -7,7 +7,7 @@
 # What apt may wait for another apt (unattended upgrades of a machine that has just started), in seconds.
 APT_LOCK_WAIT=180
 # The services of the packages we install; we need their programs only.
-UNWANTED_SERVICES="docker-registry"
+UNWANTED_SERVICES="docker-registry postgresql pgbouncer"
 # Where Debian asks whether a service may be started, and how we know a file of ours that a killed run left behind.
 SERVICE_POLICY=/usr/sbin/policy-rc.d
 SERVICE_POLICY_MARK="# made for the time of one package installation by Freightliner's scripts/lib.sh"
@@ -22,9 +22,11 @@ die() {
 # True when the program $1 can be run. Daemons live in sbin, which a user's PATH may not name.
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Extends PATH for programs that are installed but not named by it: sbin, and cargo of a shell older than rustup.
+# Extends PATH for programs that are installed but not named by it: sbin, cargo of a shell older than rustup, and PostgreSQL's
+# server, of which Debian keeps each version in a folder of its own.
 extend_path() {
-    for folder in /usr/local/sbin /usr/sbin /sbin "${CARGO_HOME:-$HOME/.cargo}/bin"; do
+    for folder in /usr/local/sbin /usr/sbin /sbin "${CARGO_HOME:-$HOME/.cargo}/bin" /usr/lib/postgresql/*/bin; do
+        [ -d "$folder" ] || continue
         case ":$PATH:" in
         *":$folder:"*) ;;
         *) PATH="$PATH:$folder" ;;
@@ -124,6 +126,7 @@ need_tools() {
     say "installing:$missing_packages"
     # shellcheck disable=SC2086  # a list of names
     install_packages $missing_packages || exit 1
+    extend_path
     for pair; do
         have "${pair%%:*}" || die "the package ${pair#*:} is installed, but there is no program ${pair%%:*}"
     done

@@ -425,6 +425,7 @@ CREATE FUNCTION @schema@.enqueue_jobs(
 RETURNS TABLE (place BIGINT, id BIGINT, created BOOLEAN) LANGUAGE plpgsql
 SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = 'off'
+SET jit = 'off'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -483,6 +484,59 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
+END
+$$;
+
+-- Removes those of the jobs that are finished, with their history, and keeps a record. Returns how many.
+CREATE FUNCTION @schema@.prune_jobs(ids BIGINT[], at BIGINT, who TEXT, why TEXT) RETURNS BIGINT LANGUAGE plpgsql AS $$
+DECLARE
+    time_now CONSTANT BIGINT := COALESCE(at, @schema@.now_ms());
+    prune BIGINT;
+    removed BIGINT;
+BEGIN
+    -- One that somebody has locked is about to be retried.
+    ids := ARRAY(SELECT j.id FROM @schema@.jobs AS j
+        WHERE j.id = ANY (ids) AND j.state IN ('completed', 'failed', 'cancelled') ORDER BY j.id FOR UPDATE SKIP LOCKED);
+    IF cardinality(ids) = 0 THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO @schema@.prunes (at, actor, reason) VALUES (time_now, who, why) RETURNING id INTO prune;
+    INSERT INTO @schema@.pruned_jobs (job_id, prune_id, state, finished_at)
+    SELECT j.id, prune, j.state, j.finished_at FROM @schema@.jobs AS j WHERE j.id = ANY (ids);
+    DELETE FROM @schema@.job_events AS e WHERE e.job_id = ANY (ids);
+    DELETE FROM @schema@.transfers AS t WHERE t.job_id = ANY (ids);
+    DELETE FROM @schema@.jobs AS j WHERE j.id = ANY (ids);
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    RETURN removed;
+END
+$$;
+
+-- Raises every epoch, lets what ran wait again, forgets workers and temporary files of the lost time.
+CREATE FUNCTION @schema@.invalidate_restored(
+    at BIGINT, who TEXT, more BIGINT, OUT jobs BIGINT, OUT requeued BIGINT, OUT workers BIGINT, OUT temp_files BIGINT
+)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    time_now CONSTANT BIGINT := COALESCE(at, @schema@.now_ms());
+    restore BIGINT;
+BEGIN
+    -- Nobody else may write meanwhile.
+    LOCK TABLE @schema@.jobs IN SHARE ROW EXCLUSIVE MODE;
+    INSERT INTO @schema@.restores (at, actor, epochs) VALUES (time_now, who, more) RETURNING id INTO restore;
+    UPDATE @schema@.jobs SET state = 'scheduled', worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1,
+        attempt = GREATEST(attempt - 1, 0), run_at = time_now, change_seq = change_seq + 1, change_actor = who,
+        change_reason = 'restored from a backup'
+    WHERE state = 'running';
+    GET DIAGNOSTICS requeued = ROW_COUNT;
+    UPDATE @schema@.jobs SET lease_epoch = lease_epoch + more, change_seq = change_seq + 1, change_actor = who,
+        change_reason = 'restored';
+    GET DIAGNOSTICS jobs = ROW_COUNT;
+    DELETE FROM @schema@.workers;
+    GET DIAGNOSTICS workers = ROW_COUNT;
+    DELETE FROM @schema@.temp_files;
+    GET DIAGNOSTICS temp_files = ROW_COUNT;
+    UPDATE @schema@.restores SET finished_at = time_now WHERE id = restore;
 END
 $$;
 

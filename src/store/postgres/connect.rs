@@ -90,11 +90,13 @@ pub(super) struct Failed {
     pub(super) state: Option<String>,
     /// It was sent and may have been done.
     pub(super) unknown: bool,
+    /// The server was waited for as long as can be.
+    late: bool,
 }
 
 impl Failed {
     fn before(error: Error) -> Self {
-        Self { error, state: None, unknown: false }
+        Self { error, state: None, unknown: false, late: false }
     }
 
     /// A row with this key is there already.
@@ -247,6 +249,7 @@ impl Connections {
                 Err(failed) => failed,
             };
             let may = failed.error.is_transient()
+                && !failed.late
                 && (again == Again::Harmless || !failed.unknown)
                 // The server is there and has its reason; its state says whether another try helps.
                 && (failed.state.is_none() || matches!(failed.error, Error::Backend { busy: true, .. }) || is_restart(&failed));
@@ -278,7 +281,8 @@ impl Connections {
             Ok(Err(error)) => error,
             Err(_) => {
                 let message = format!("the server has not answered for {:?}", self.limit + ANSWER_GRACE);
-                return Err(Failed { error: Error::Backend { message, busy: false }, state: None, unknown: true });
+                let error = Error::Backend { message, busy: false };
+                return Err(Failed { error, state: None, unknown: true, late: true });
             }
         };
         let (state, fatal) =
@@ -293,7 +297,7 @@ impl Connections {
             self.put_back(connection);
         }
         // An error that the server answers with means that it did nothing; when it ends the session, who knows.
-        Err(Failed { error: error.into(), state, unknown: fatal })
+        Err(Failed { error: error.into(), state, unknown: fatal, late: false })
     }
 
     async fn send(&self, connection: &mut PgConnection, statement: &Statement) -> Result<Vec<PgRow>, sqlx::Error> {

@@ -14,6 +14,7 @@ mod attempt;
 mod check;
 mod claim;
 mod connect;
+mod keep;
 mod lane;
 mod listen;
 mod migrate;

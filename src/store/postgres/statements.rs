@@ -192,28 +192,115 @@ statements! {
     UNKNOWN_IDS = "SELECT asked.id FROM unnest($1::BIGINT[]) AS asked (id) \
         WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = asked.id) LIMIT 1";
 
-    /// Waiting jobs end; running ones are asked to. $1 ids or NULL, $2 state, $3 batch, $4 now, $5 actor, $6 queue.
+    /// The newest job.
+    LAST_JOB = "SELECT COALESCE(MAX(id), 0) AS id FROM jobs";
+
+    /// A page of the jobs that a filter means, by id. $1 state, $2 batch, $3 queue, $4 above this id, $5 up to this id, $6 limit.
+    PAGE = "SELECT id FROM jobs WHERE ($1::TEXT IS NULL OR state = $1) AND ($2::TEXT IS NULL OR batch_id = $2) \
+        AND ($3::TEXT IS NULL OR queue = $3) AND id > $4 AND id <= $5 ORDER BY id LIMIT $6::BIGINT";
+
+    /// Waiting jobs end; running ones are asked to. $1 ids, $2 now, $3 actor.
     CANCEL = concat!("WITH changed AS (UPDATE jobs SET \
             state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END, \
-            finished_at = CASE WHEN state = 'running' THEN finished_at ELSE ", now!("$4"), " END, \
-            cancel_requested_at = ", now!("$4"), ", change_seq = change_seq + 1, change_actor = $5, change_reason = 'cancelled' \
-        WHERE state IN ('scheduled', 'pending', 'running') AND (state <> 'running' OR cancel_requested_at IS NULL) \
-            AND ($1::BIGINT[] IS NULL OR id = ANY ($1)) AND ($2::TEXT IS NULL OR state = $2) \
-            AND ($3::TEXT IS NULL OR batch_id = $3) AND ($6::TEXT IS NULL OR queue = $6) RETURNING 1) \
+            finished_at = CASE WHEN state = 'running' THEN finished_at ELSE ", now!("$2"), " END, paused_at = NULL, \
+            cancel_requested_at = ", now!("$2"), ", change_seq = change_seq + 1, change_actor = $3, change_reason = 'cancelled' \
+        WHERE id = ANY ($1::BIGINT[]) AND state IN ('scheduled', 'pending', 'running') \
+            AND (state <> 'running' OR cancel_requested_at IS NULL) RETURNING 1) \
         SELECT COUNT(*) AS jobs FROM changed");
 
-    /// Finished jobs begin anew; those that wait for a retry, or were paused, need not wait. $1 ids or NULL, $2 state,
-    /// $3 batch, $4 now, $5 actor, $6 queue.
-    RETRY = concat!("WITH changed AS (UPDATE jobs SET state = 'pending', run_at = ", now!("$4"), ", paused_at = NULL, \
+    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. $1 ids, $2 now, $3 actor.
+    RETRY = concat!("WITH changed AS (UPDATE jobs SET state = 'pending', run_at = ", now!("$2"), ", paused_at = NULL, \
             generation = generation + CASE WHEN state = 'scheduled' THEN 0 ELSE 1 END, \
             attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
             bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
             failure_stage = NULL, failure_class = NULL, failure_message = NULL, failure_at = NULL, \
-            change_seq = change_seq + 1, change_actor = $5, change_reason = 'operator retry' \
-        WHERE state IN ('scheduled', 'completed', 'failed', 'cancelled') \
-            AND ($1::BIGINT[] IS NULL OR id = ANY ($1)) AND ($2::TEXT IS NULL OR state = $2) \
-            AND ($3::TEXT IS NULL OR batch_id = $3) AND ($6::TEXT IS NULL OR queue = $6) RETURNING 1) \
+            change_seq = change_seq + 1, change_actor = $3, change_reason = 'operator retry' \
+        WHERE id = ANY ($1::BIGINT[]) AND state IN ('scheduled', 'completed', 'failed', 'cancelled') RETURNING 1) \
         SELECT COUNT(*) AS jobs FROM changed");
+
+    /// Waiting jobs are held back. $1 ids, $2 now, $3 actor.
+    PAUSE = concat!("WITH changed AS (UPDATE jobs SET paused_at = ", now!("$2"), ", state = 'scheduled', \
+            change_seq = change_seq + 1, change_actor = $3, change_reason = 'paused' \
+        WHERE id = ANY ($1::BIGINT[]) AND state IN ('scheduled', 'pending') AND paused_at IS NULL RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM changed");
+
+    /// Paused jobs go on. $1 ids, $2 now, $3 actor.
+    RESUME = concat!("WITH changed AS (UPDATE jobs SET paused_at = NULL, \
+            state = CASE WHEN run_at <= ", now!("$2"), " THEN 'pending' ELSE 'scheduled' END, \
+            change_seq = change_seq + 1, change_actor = $3, change_reason = 'resumed' \
+        WHERE id = ANY ($1::BIGINT[]) AND state = 'scheduled' AND paused_at IS NOT NULL RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM changed");
+
+    /// Waiting jobs get another place in the queue. $1 ids, $2 now, $3 actor, $4 priority, $5 run at, $6 max attempts, $7 queue;
+    /// NULL leaves a value as it is.
+    EDIT = concat!("WITH changed AS (UPDATE jobs SET priority = COALESCE($4::BIGINT, priority), run_at = COALESCE($5::BIGINT, run_at), \
+            max_attempts = COALESCE($6::BIGINT, max_attempts), queue = COALESCE($7::TEXT, queue), \
+            change_seq = change_seq + 1, change_actor = $3, change_reason = 'edited' \
+        WHERE id = ANY ($1::BIGINT[]) AND state IN ('scheduled', 'pending') AND ", now!("$2"), " IS NOT NULL RETURNING 1) \
+        SELECT COUNT(*) AS jobs FROM changed");
+
+    /// Queues with a row or with jobs that are not finished. $1 now.
+    QUEUES = concat!("SELECT n.name, q.paused_at, q.max_running, COUNT(*) FILTER (WHERE j.state = 'scheduled') AS scheduled, \
+            COUNT(*) FILTER (WHERE j.state = 'pending') AS pending, COUNT(*) FILTER (WHERE j.state = 'running') AS running, \
+            ", now!("$1"), " - MIN(j.run_at) FILTER (WHERE j.state = 'pending') AS oldest_pending_age_ms \
+        FROM (SELECT name FROM queues UNION \
+            SELECT queue FROM jobs WHERE state IN ('scheduled', 'pending', 'running')) AS n \
+        LEFT JOIN queues AS q ON q.name = n.name \
+        LEFT JOIN jobs AS j ON j.queue = n.name AND j.state IN ('scheduled', 'pending', 'running') \
+        GROUP BY n.name, q.paused_at, q.max_running ORDER BY n.name");
+
+    /// A queue is paused. $1 name, $2 now, $3 actor.
+    QUEUE_PAUSE = concat!("INSERT INTO queues (name, paused_at, change_seq, change_actor) VALUES ($1, ", now!("$2"), ", 1, $3) \
+        ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at, change_seq = queues.change_seq + 1, \
+        change_actor = excluded.change_actor WHERE queues.paused_at IS NULL RETURNING name");
+
+    /// A queue goes on. $1 name, $2 actor.
+    QUEUE_RESUME = "UPDATE queues SET paused_at = NULL, change_seq = change_seq + 1, change_actor = $2 \
+        WHERE name = $1 AND paused_at IS NOT NULL RETURNING name";
+
+    /// A queue gets a limit, or loses it. $1 name, $2 limit or NULL, $3 actor.
+    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) VALUES ($1, $2, 1, $3) \
+        ON CONFLICT (name) DO UPDATE SET max_running = excluded.max_running, change_seq = queues.change_seq + 1, \
+        change_actor = excluded.change_actor WHERE queues.max_running IS DISTINCT FROM excluded.max_running RETURNING name";
+
+    /// A job, and what decides whether it runs. $1 id, $2 now, $3 ms within which a worker must have been seen.
+    WHY = concat!("SELECT j.*, q.paused_at AS queue_paused_at, q.max_running, j.dest_key IS NOT NULL AS parsed, \
+            ", now!("$2"), " AS now, \
+            (SELECT COUNT(*) FROM jobs AS r WHERE r.state = 'running' AND r.queue = j.queue) AS queue_running, \
+            (SELECT COUNT(*) FROM jobs AS r WHERE r.state = 'running' AND r.dest_registry = j.dest_registry) AS registry_running, \
+            (SELECT r.id FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key AND r.id <> j.id) AS same_destination, \
+            (SELECT COUNT(*) FROM (SELECT FROM jobs AS a WHERE a.state = 'pending' AND a.queue = j.queue \
+                AND (a.priority, a.id) < (j.priority, j.id) LIMIT 1000) AS first) AS ahead, \
+            (SELECT COUNT(*) FROM workers AS w WHERE w.concurrency > 0 AND w.seen_at >= ", now!("$2"), " - $3::BIGINT \
+                AND (w.queue IS NULL OR w.queue = j.queue)) AS workers, \
+            (SELECT CAST(COALESCE(SUM(w.concurrency), 0) AS BIGINT) FROM workers AS w \
+                WHERE w.seen_at >= ", now!("$2"), " - $3::BIGINT AND (w.queue IS NULL OR w.queue = j.queue)) AS places \
+        FROM jobs AS j LEFT JOIN queues AS q ON q.name = j.queue WHERE j.id = $1");
+
+    /// A remark in the history of a job. $1 job, $2 now, $3 worker, $4 reason, $5 detail.
+    REMARK = concat!("INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, \
+        reason, detail) SELECT id, ", now!("$2"), ", state, state, generation, lease_epoch, attempt, $3, 'freightliner', $4, $5 \
+        FROM jobs WHERE id = $1");
+
+    /// What the newest completed job for a target left there. $1 target.
+    PUBLISHED = "SELECT id, report::json ->> 'digest' AS digest FROM jobs \
+        WHERE state = 'completed' AND dest_key = $1 AND report IS NOT NULL ORDER BY asked_seq DESC NULLS LAST, id DESC LIMIT 1";
+
+    /// Finished jobs that are not kept any longer, oldest first. $1 state, $2 finished before, $3 limit.
+    PRUNABLE = "SELECT id FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND finished_at < $2 \
+        ORDER BY finished_at LIMIT $3::BIGINT";
+
+    /// Removes finished jobs with their history: see the function in the second migration. $1 ids, $2 now, $3 actor, $4 reason.
+    PRUNE = "SELECT prune_jobs($1::BIGINT[], $2::BIGINT, $3::TEXT, $4::TEXT) AS jobs";
+
+    /// Removes old keys of jobs that are not kept any more. $1 made before, $2 limit.
+    PRUNE_KEYS = "WITH old AS MATERIALIZED (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < $1 \
+            AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.id = k.job_id) LIMIT $2::BIGINT), \
+        gone AS (DELETE FROM idempotency_keys AS k USING old WHERE k.key = old.key RETURNING 1) \
+        SELECT COUNT(*) AS keys FROM gone";
+
+    /// Makes a restored database safe: see the function in the second migration. $1 now, $2 actor, $3 epochs.
+    RESTORE = "SELECT jobs, requeued, workers, temp_files FROM invalidate_restored($1::BIGINT, $2::TEXT, $3::BIGINT)";
 
     /// The queue is paused. $1 name.
     PAUSED = "SELECT EXISTS (SELECT FROM queues WHERE name = $1 AND paused_at IS NOT NULL) AS paused";

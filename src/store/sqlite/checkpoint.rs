@@ -8,10 +8,10 @@
 //! a process waits only while it knows that this barrier is younger than any read of ours. One that has just started knows
 //! nothing and does not wait.
 
+use super::direct::Direct;
 use crate::clock::{BootTime, Clock};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use std::path::PathBuf;
+use crate::store::Error;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -58,16 +58,16 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(options: &SqliteConnectOptions, clock: Clock) -> Self {
-        let mut log = options.get_filename().as_os_str().to_owned();
+    pub(super) fn new(file: &Path, clock: Clock) -> Self {
+        let mut log = file.as_os_str().to_owned();
         log.push("-wal");
         let busy_timeout = super::BUSY_TIMEOUT;
         Self { log: log.into(), clock, busy_timeout, barrier: None, short: None, vain: None, told: false }
     }
 
-    /// Returns when the size is to be looked at although nothing was written here. Safe to drop.
-    pub(super) async fn due(&self) {
-        tokio::time::sleep(if self.vain.is_some() { AGAIN } else { LOOK }).await;
+    /// After how long the size is to be looked at although nothing was written here.
+    pub(super) const fn due(&self) -> Duration {
+        if self.vain.is_some() { AGAIN } else { LOOK }
     }
 
     /// The log is long enough to be truncated, and that was not tried just now.
@@ -76,7 +76,7 @@ impl Checkpoints {
     }
 
     /// Truncates the log when it is long enough. Its failure is nobody's error: what is committed is safe in the log.
-    pub(super) async fn after_commit(&mut self, connection: &mut SqliteConnection) {
+    pub(super) fn after_commit(&mut self, connection: &Direct) {
         let size = self.size();
         if size < SMALL {
             self.is_short(size);
@@ -85,7 +85,7 @@ impl Checkpoints {
         if !self.is_worth_it(size) {
             return;
         }
-        match self.shorten(connection, size).await {
+        match self.shorten(connection, size) {
             Ok(true) => self.is_short(size),
             Ok(false) => {
                 // Not at the first look: a command that ends at once is not the one to say so.
@@ -125,10 +125,10 @@ impl Checkpoints {
     }
 
     /// True when the log is empty now; false when somebody reads from it, or another process is at it.
-    async fn shorten(&mut self, connection: &mut SqliteConnection, size: u64) -> Result<bool, sqlx::Error> {
+    fn shorten(&mut self, connection: &Direct, size: u64) -> Result<bool, Error> {
         // Waits for nobody and holds nobody up.
-        let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *connection).await?;
-        let (frames, copied): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let (frames, copied): (i64, i64) =
+            connection.one("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         if copied < 0 {
             return Ok(false);
         }
@@ -138,10 +138,10 @@ impl Checkpoints {
         if wait.is_zero() {
             return Ok(false);
         }
-        set_busy_timeout(connection, wait).await?;
-        let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
-        set_busy_timeout(connection, self.busy_timeout).await?;
-        Ok(done?.try_get::<i64, _>(0)? == 0)
+        connection.set_busy_timeout(wait)?;
+        let done = connection.one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)?));
+        connection.set_busy_timeout(self.busy_timeout)?;
+        Ok(done? == 0)
     }
 
     /// How old the oldest snapshot can be that lets a checkpoint come to this frame only; None when that is not known.
@@ -156,10 +156,4 @@ impl Checkpoints {
         self.barrier = Some(Barrier { frame, since, seen: now });
         since.map(|since| now.since(since))
     }
-}
-
-async fn set_busy_timeout(connection: &mut SqliteConnection, wait: Duration) -> Result<(), sqlx::Error> {
-    let text = format!("PRAGMA busy_timeout = {}", wait.as_millis());
-    sqlx::query(sqlx::AssertSqlSafe(text)).persistent(false).execute(connection).await?;
-    Ok(())
 }

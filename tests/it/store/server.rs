@@ -1,17 +1,418 @@
-//! The database as a server: what only PostgreSQL has.
+//! The database as a server: connections that end, locks of others, poolers, several who migrate.
 
-use super::Bench;
+use super::{Bench, TTL, copy, numbered};
+use crate::support::cluster::Cluster;
+use crate::support::database::Database;
+use crate::support::pgbouncer::PgBouncer;
+use crate::support::proxy::Proxy;
+use crate::support::{PATIENCE, unix_seconds};
 use freightliner::clock::Clock;
-use freightliner::store::{Error, Store};
+use freightliner::job::{JobId, NewJob, Report, State};
+use freightliner::store::{Claim, ClaimRequest, Confirmed, Error, Held, Outcome, Settled, Store, Work};
+use sqlx::{Connection, Executor};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// A second claim of the same attempt, as a caller has it that asks again.
+fn again(claim: &Claim) -> Claim {
+    Claim { job: claim.job.clone(), dest_key: claim.dest_key.clone() }
+}
+
+fn completed() -> Outcome {
+    Outcome::Completed(Report::default())
+}
+
+fn request(worker: Uuid, room: usize) -> ClaimRequest {
+    ClaimRequest { worker, room, queue: None, only: None, lease_ttl: TTL, registry_limits: Arc::default() }
+}
+
+async fn open(url: &str) -> Result<Store, Error> {
+    Store::open(&url.parse().unwrap(), Clock::System).await
+}
+
+/// A bench behind a proxy; None, said loudly, without PostgreSQL.
+async fn behind_proxy() -> Option<(Bench, Proxy, Store)> {
+    let database = Database::postgres()?;
+    let Database::Postgres { own } = &database else { unreachable!("asked for a server") };
+    let proxy = Proxy::start(own.cluster.socket().to_owned()).await;
+    let url = format!("postgres://postgres@{}/{}?sslmode=disable", proxy.address, own.name);
+    let store = open(&url).await.unwrap();
+    Some((Bench::on(database).await, proxy, store))
+}
 
 #[tokio::test]
-async fn a_newer_schema_is_refused_and_untouched() {
-    let bench = Bench::new().await;
+async fn a_newer_schema_is_refused_and_claims_nothing_more() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    bench.enqueue(numbered(1)).await;
     bench
         .sql("INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (999, 'future', '', 0)")
         .await
         .unwrap();
-    let again = Store::open(&bench.database.url().parse().unwrap(), Clock::System).await;
-    let Err(Error::Unusable(message)) = again else { panic!("it was opened") };
+    let Err(Error::Unusable(message)) = open(&bench.database.url()).await else { panic!("it was opened") };
     assert!(message.contains("999") && message.contains("newer") && message.contains("upgrade"), "{message}");
+    let error = bench.store.claim(request(bench.worker, 1)).await.unwrap_err();
+    assert!(matches!(&error, Error::Outdated(message) if message.contains("999")), "{error:?}");
+}
+
+#[tokio::test]
+async fn another_programs_tables_are_refused() {
+    let Some(database) = Database::postgres() else { return };
+    let mut other = sqlx::PgConnection::connect(&database.url()).await.unwrap();
+    other.execute("CREATE TABLE jobs (name TEXT)").await.unwrap();
+    let Err(Error::Unusable(message)) = open(&database.url()).await else { panic!("it was opened") };
+    assert!(message.contains("another program") && message.contains("`jobs`"), "{message}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_a_password() {
+    let Err(error) = open("postgres://me:secret@127.0.0.1:1/jobs").await else { panic!("it was opened") };
+    let message = error.to_string();
+    assert!(message.contains("127.0.0.1:1") && message.contains("***") && !message.contains("secret"), "{message}");
+}
+
+#[tokio::test]
+async fn several_may_migrate_at_once() {
+    let Some(database) = Database::postgres() else { return };
+    let url = database.url();
+    let (one, two, three) = tokio::join!(open(&url), open(&url), open(&url));
+    let (one, two, three) = (one.unwrap(), two.unwrap(), three.unwrap());
+    one.enqueue(vec![numbered(1)], "test").await.unwrap();
+    two.enqueue(vec![numbered(2)], "test").await.unwrap();
+    assert_eq!(three.stats().await.unwrap().pending, 2);
+    for store in [one, two, three] {
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_its_own_is_found_by_the_search_path_and_its_rules_by_nobodys() {
+    let Some(database) = Database::postgres() else { return };
+    let mut other = sqlx::PgConnection::connect(&database.url()).await.unwrap();
+    other.execute("CREATE SCHEMA ours").await.unwrap();
+    let store = open(&format!("{}&options[search_path]=ours", database.url())).await.unwrap();
+    // A client with another search_path runs the same rules.
+    other.execute("INSERT INTO ours.jobs (source, destination) VALUES ('alpine', 'b.example/x:1')").await.unwrap();
+    other.execute("UPDATE ours.jobs SET state = 'completed'").await.unwrap_err();
+    other.execute("UPDATE ours.jobs SET priority = 5").await.unwrap();
+    assert_eq!(store.intake().await.unwrap().accepted, 1);
+    assert_eq!(store.claim(request(Uuid::now_v7(), 1)).await.unwrap().len(), 1);
+    assert!(store.check().await.unwrap().is_empty());
+    assert_eq!(store.events(1).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn rows_that_somebody_else_has_locked_stop_nobody_else() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    for number in 1..=4 {
+        bench.enqueue(numbered(number)).await;
+    }
+    let (held, free) = (bench.claim_one().await, bench.claim_one().await);
+    let mut other = bench.foreign_session().await;
+    other.execute("BEGIN; SELECT * FROM jobs WHERE id IN (1, 3) FOR UPDATE").await.unwrap();
+    assert_eq!(bench.claim(9).await.iter().map(|claim| claim.job.id).collect::<Vec<_>>(), [4], "3 is passed over");
+    assert!(bench.claim(9).await.is_empty());
+    // One renewal waits for the lock, the other one does not wait for it.
+    let locked = bench.store.renew(held.fence(), TTL, Work::default());
+    let unlocked = bench.store.renew(free.fence(), TTL, Work::default());
+    let (locked, unlocked) = tokio::join!(locked, unlocked);
+    assert_eq!(unlocked.unwrap(), Held::Yes);
+    assert!(matches!(locked, Err(Error::Backend { busy: true, .. })), "{locked:?}");
+    let done = completed();
+    let settled = bench.store.settle(held, &done, Work::default(), &[]);
+    tokio::pin!(settled);
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut settled).await.is_err());
+    other.execute("COMMIT").await.unwrap();
+    assert_eq!(settled.await.unwrap(), Settled::Now(State::Completed));
+    assert_eq!(bench.claim_one().await.job.id, 3);
+}
+
+#[tokio::test]
+async fn an_end_that_is_asked_for_again_has_the_same_answer() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let id = bench.enqueue(numbered(1)).await;
+    let claim = bench.claim_one().await;
+    let second = again(&claim);
+    bench.complete(claim).await;
+    let settled = bench.store.settle(second, &completed(), Work::default(), &[]).await.unwrap();
+    assert_eq!(settled, Settled::Now(State::Completed));
+    assert_eq!(bench.store.events(id).await.unwrap().len(), 3, "enqueued, claimed, completed");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_asked_for_again_where_that_is_harmless() {
+    let Some((bench, proxy, store)) = behind_proxy().await else { return };
+    let worker = Uuid::now_v7();
+    let lost = |work: &str| assert!(proxy.has_lost(), "{work}: the answer was lost");
+    // So that the sessions are there and know their statements.
+    assert!(store.claim(request(worker, 5)).await.unwrap().is_empty());
+    store.enqueue(vec![numbered(1)], "test").await.unwrap();
+
+    proxy.lose_next_answer();
+    let error = store.claim(request(worker, 5)).await.unwrap_err();
+    lost("claim");
+    assert!(error.is_transient(), "{error}");
+    // The job may run under our name by now: then the next claim finds it.
+    let claim = store.claim(request(worker, 5)).await.unwrap().remove(0);
+    assert_eq!((claim.job.id, claim.job.attempt, claim.job.lease_epoch), (1, 1, 1));
+    assert!(store.claim(request(worker, 5)).await.unwrap().is_empty(), "it is found once");
+
+    proxy.lose_next_answer();
+    assert_eq!(store.renew(claim.fence(), TTL, Work::default()).await.unwrap(), Held::Yes);
+    lost("renew");
+    proxy.lose_next_answer();
+    assert_eq!(store.confirm(&claim, TTL, Work::default()).await.unwrap(), Confirmed::Yes);
+    lost("confirm");
+    proxy.lose_next_answer();
+    let settled = store.settle(claim, &completed(), Work::default(), &[]).await.unwrap();
+    lost("settle");
+    assert_eq!(settled, Settled::Now(State::Completed));
+    assert_eq!(bench.number("SELECT COUNT(*) FROM job_events WHERE to_state = 'completed'").await, 1);
+
+    // Not so where it would happen twice: the caller is told what is not known. With a key it may ask again.
+    let keyed = NewJob { idempotency_key: Some("k".to_owned()), ..numbered(2) };
+    store.enqueue(vec![keyed.clone()], "test").await.unwrap();
+    proxy.lose_next_answer();
+    let outcome = store.enqueue(vec![numbered(3)], "test").await;
+    lost("enqueue");
+    match outcome {
+        Err(Error::Backend { message, .. }) => assert!(message.contains("not known"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!store.enqueue(vec![keyed], "test").await.unwrap()[0].created);
+    assert!(bench.store.check().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up_and_found_again() {
+    let Some((bench, proxy, store)) = behind_proxy().await else { return };
+    bench.enqueue(numbered(1)).await;
+    let claim = store.claim(request(Uuid::now_v7(), 1)).await.unwrap().remove(0);
+    proxy.die();
+    let renewed = tokio::time::timeout(PATIENCE, store.renew(claim.fence(), TTL, Work::default()));
+    let error = renewed.await.expect("it is not waited for ever").unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    proxy.recover();
+    assert_eq!(store.renew(claim.fence(), TTL, Work::default()).await.unwrap(), Held::Yes);
+}
+
+/// Enqueues, claims, renews and settles until told to stop, and tolerates only errors that pass. Returns the ids of jobs that
+/// were acknowledged.
+async fn work(store: Store, number: usize, stop: Arc<AtomicBool>) -> Vec<JobId> {
+    let worker = Uuid::now_v7();
+    let mut acknowledged = Vec::new();
+    let mut round = 0;
+    loop {
+        round += 1;
+        let stopping = stop.load(Ordering::SeqCst);
+        if !stopping {
+            let job = copy("a.example/x:1", &format!("b.example/x{number}:{round}"));
+            match store.enqueue(vec![job], "test").await {
+                Ok(enqueued) => acknowledged.push(enqueued[0].id),
+                Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+        }
+        let claims = match store.claim(request(worker, 3)).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                assert!(error.is_transient(), "{error}");
+                continue;
+            }
+        };
+        if stopping && claims.is_empty() {
+            return acknowledged;
+        }
+        for claim in claims {
+            if let Err(error) = store.renew(claim.fence(), TTL, Work::default()).await {
+                assert!(error.is_transient(), "{error}");
+            }
+            let mut claim = Some(claim);
+            while let Some(held) = claim.take() {
+                if let Err(unsettled) = store.settle(held, &completed(), Work::default(), &[]).await {
+                    assert!(unsettled.error.is_transient(), "{}", unsettled.error);
+                    claim = Some(unsettled.claim);
+                }
+            }
+        }
+    }
+}
+
+/// Runs several at work while `disturb` does its worst; then everything that was acknowledged is done, exactly once.
+async fn nothing_is_lost(database: Database, disturb: impl AsyncFnOnce(&Bench)) {
+    let bench = Bench::on(database).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut at_work = JoinSet::new();
+    for number in 0..4 {
+        let store = open(&bench.database.url()).await.unwrap();
+        at_work.spawn(work(store, number, stop.clone()));
+    }
+    disturb(&bench).await;
+    stop.store(true, Ordering::SeqCst);
+    let acknowledged: Vec<JobId> = at_work.join_all().await.into_iter().flatten().collect();
+    assert!(acknowledged.len() > 10, "{} jobs are too few to say anything", acknowledged.len());
+    for id in acknowledged {
+        assert_eq!(bench.state(id).await, State::Completed, "job {id}");
+    }
+    assert_eq!(bench.number("SELECT COUNT(*) FROM jobs WHERE state <> 'completed'").await, 0);
+    assert_eq!(bench.store.check().await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_terminated_at_random_lose_nothing() {
+    let Some(database) = Database::postgres() else { return };
+    nothing_is_lost(database, async |bench| {
+        let mut killer = bench.foreign_session().await;
+        for _ in 0..40 {
+            let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 2";
+            killer.execute(kill).await.unwrap();
+            let seen = "SELECT pg_sleep(0.02 + random() * 0.05)";
+            killer.execute(seen).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_and_comes_back_loses_nothing() {
+    let Some(cluster) = Cluster::own() else { return };
+    nothing_is_lost(Database::on(cluster.clone()), async |bench| {
+        for _ in 0..2 {
+            bench.foreign_session().await.execute("SELECT pg_sleep(1)").await.unwrap();
+            let cluster = cluster.clone();
+            tokio::task::spawn_blocking(move || cluster.crash_and_restart()).await.unwrap();
+        }
+        bench.foreign_session().await.execute("SELECT pg_sleep(1)").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_of_others_are_heard_of_and_without_listening_they_are_seen() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let store = &bench.store;
+    let noticed = async || {
+        // Whatever is left over from before.
+        while tokio::time::timeout(Duration::from_millis(300), store.changed(PATIENCE)).await.is_ok() {}
+        let insert = bench.sql("INSERT INTO jobs (source, destination) VALUES ('a', 'b')");
+        let start = tokio::time::Instant::now();
+        let (changed, inserted) = tokio::join!(store.changed(PATIENCE), insert);
+        (changed.unwrap(), inserted.unwrap());
+        start.elapsed()
+    };
+    assert!(noticed().await < PATIENCE / 2);
+    // The listener's session ends: what polls beneath it notices, until it listens again.
+    bench.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await.unwrap();
+    assert!(noticed().await < PATIENCE / 2);
+}
+
+#[tokio::test]
+async fn a_transaction_pooler_may_stand_between() {
+    let Some(database) = Database::postgres() else { return };
+    let Database::Postgres { own } = &database else { unreachable!("asked for a server") };
+    let Some(bouncer) = PgBouncer::start(own) else { return };
+    let store = open(&bouncer.url()).await.unwrap();
+    let mut callers = JoinSet::new();
+    for number in 0..60 {
+        let store = store.clone();
+        callers.spawn(async move { store.enqueue(vec![numbered(number)], "test").await.unwrap()[0].id });
+    }
+    assert_eq!(callers.join_all().await.len(), 60);
+    store.changed(PATIENCE).await.unwrap();
+    let mut shell =
+        database.shell("INSERT INTO jobs (source, destination) VALUES ('alpine', 'b.example/bare:1')").unwrap();
+    let insert = tokio::task::spawn_blocking(move || shell.output().unwrap());
+    let (changed, inserted) = tokio::join!(store.changed(PATIENCE), insert);
+    changed.unwrap();
+    assert!(inserted.unwrap().status.success());
+    assert_eq!(store.intake().await.unwrap().accepted, 1);
+    let claims = store.claim(request(Uuid::now_v7(), 100)).await.unwrap();
+    assert_eq!(claims.len(), 61);
+    let mut ends = JoinSet::new();
+    for claim in claims {
+        let store = store.clone();
+        ends.spawn(async move {
+            assert_eq!(store.renew(claim.fence(), TTL, Work::default()).await.unwrap(), Held::Yes);
+            store.settle(claim, &completed(), Work::default(), &[]).await.unwrap()
+        });
+    }
+    assert!(ends.join_all().await.iter().all(|settled| *settled == Settled::Now(State::Completed)));
+    // An error inside leaves no transaction behind.
+    let broken = NewJob { priority: i64::from(i32::MAX) + 1, ..numbered(99) };
+    assert!(matches!(store.enqueue(vec![broken], "test").await, Err(Error::Invalid(_))));
+    assert_eq!(store.query("SELECT COUNT(*) FROM jobs", 5, PATIENCE).await.unwrap().rows[0][0], 61);
+    assert!(store.check().await.unwrap().is_empty());
+    assert!(store.info().await.unwrap().url.contains("pooler=transaction"));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn many_rows_that_cannot_run_do_not_slow_the_others() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    // Behind a paused queue, behind a busy target, for later.
+    let fill = "INSERT INTO jobs (source, destination, queue, priority, source_key, dest_key, dest_registry, options_key, \
+        change_seq, run_at) SELECT 's', 'd', CASE n % 3 WHEN 0 THEN 'paused' ELSE 'default' END, 1, 's', \
+        CASE n % 3 WHEN 1 THEN 'b.example/busy:1' ELSE 'b.example/x:' || n END, 'b.example', '{}', 1, \
+        CASE n % 3 WHEN 2 THEN 4000000000000 ELSE 0 END FROM generate_series(1, 9000) AS n";
+    bench.sql("INSERT INTO queues (name, paused_at) VALUES ('paused', 1)").await.unwrap();
+    bench.sql(fill).await.unwrap();
+    bench.sql("UPDATE jobs SET state = 'scheduled' WHERE run_at = 4000000000000 AND state = 'pending'").await.unwrap();
+    assert_eq!(bench.claim_one().await.dest_key, "b.example/busy:1");
+    let wanted = bench.enqueue(NewJob { priority: 500, ..copy("a.example/x:1", "c.example/wanted:1") }).await;
+    assert_eq!(bench.claim_one().await.job.id, wanted);
+    assert!(bench.claim(5).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_views_say_times_and_numbers_as_on_sqlite() {
+    let mut tables = Vec::new();
+    for database in Database::all() {
+        let store = open(&database.url()).await.unwrap();
+        store.enqueue(vec![numbered(1)], "test").await.unwrap();
+        let claim = store.claim(request(Uuid::now_v7(), 1)).await.unwrap().remove(0);
+        let report = Report { digest: "sha256:aa".to_owned(), bytes_copied: 5, ..Report::default() };
+        store.settle(claim, &Outcome::Completed(report), Work::default(), &[]).await.unwrap();
+        let mut views = Vec::new();
+        for view in [
+            "audit_jobs",
+            "audit_events",
+            "audit_attempts",
+            "audit_transfers",
+            "queue_depth",
+            "stuck_jobs",
+            "audit_prunes",
+            "audit_queues",
+        ] {
+            let table = store.query(&format!("SELECT * FROM {view}"), 10, PATIENCE).await.unwrap();
+            let kinds: Vec<Vec<String>> = table.rows.iter().map(|row| row.iter().map(kind).collect()).collect();
+            views.push((view, table.columns, kinds));
+        }
+        tables.push(views);
+        store.close().await;
+    }
+    if let [sqlite, postgres] = &tables[..] {
+        assert_eq!(sqlite, postgres);
+    }
+}
+
+/// What kind of value it is; texts other than times are themselves.
+fn kind(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) if text.len() == 24 && text.ends_with('Z') && text.starts_with("20") => {
+            let year = 1970 + unix_seconds() / 31_556_952;
+            assert!(text.starts_with(&year.to_string()) || text.starts_with(&(year - 1).to_string()), "{text}");
+            "a time".to_owned()
+        }
+        serde_json::Value::String(text) if text.starts_with('{') => "JSON".to_owned(),
+        serde_json::Value::String(text) if text.len() == 36 => "a worker".to_owned(),
+        serde_json::Value::Number(number) if number.is_f64() => "seconds".to_owned(),
+        other => other.to_string(),
+    }
 }

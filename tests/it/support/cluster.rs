@@ -80,7 +80,8 @@ impl Cluster {
         server.arg("-c").arg(format!("fsync={fsync}"));
         // Ends when the pipe from this process does. With the server gone already the folder stays, for another launch.
         let script = "folder=$1; shift; \"$@\" >\"$folder/log\" 2>&1 & server=$!
-            cat >/dev/null; kill -INT $(head -n 1 \"$folder/data/postmaster.pid\" 2>/dev/null || echo $server) 2>/dev/null
+            cat >/dev/null; server=$(head -n 1 \"$folder/data/postmaster.pid\" 2>/dev/null || echo $server)
+            kill -INT $server 2>/dev/null; while kill -0 $server 2>/dev/null; do sleep 0.05; done
             wait; rm -rf \"$folder\"";
         let child = Command::new("sh")
             .args(["-c", script, "cluster"])
@@ -111,7 +112,7 @@ impl Cluster {
             .args(["restart", "-m", "immediate", "-w", "-s", "-D"])
             .arg(self.folder.join("data"))
             .arg("-l")
-            .arg(self.folder.join("log"))
+            .arg(self.folder.join("log-of-restarts"))
             .current_dir("/")
             .output()
             .expect("run pg_ctl");

@@ -433,20 +433,17 @@ statements! {
     /// Workers that left temporary files but no row.
     TEMP_WORKERS = "SELECT DISTINCT worker FROM temp_files";
 
-    /// Rows and history disagree: the last event of a job says another state.
-    CHECK_LAST_EVENT = "SELECT j.id AS id, j.state AS state, e.to_state AS said FROM jobs AS j \
-        LEFT JOIN job_events AS e ON e.seq = (SELECT MAX(seq) FROM job_events WHERE job_id = j.id) \
-        WHERE e.seq IS NULL OR e.to_state <> j.state LIMIT 20";
+    /// A page of jobs, as their history must explain them. ?1 above this id, ?2 limit.
+    CHECK_JOBS = "SELECT id, state, generation, attempt, lease_epoch, worker FROM jobs WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-    /// More than one completion in a generation.
-    CHECK_COMPLETIONS = "SELECT job_id AS id, generation, COUNT(*) AS times FROM job_events \
-        WHERE to_state = 'completed' AND from_state = 'running' GROUP BY job_id, generation HAVING COUNT(*) > 1 LIMIT 20";
+    /// The histories of a page of jobs. ?1 above this id, ?2 up to this id.
+    CHECK_EVENTS = "SELECT job_id, seq, from_state, to_state, generation, lease_epoch, attempt, worker, \
+            CASE WHEN json_valid(detail) THEN CAST(detail ->> '$.attempt_after' AS INTEGER) END AS attempt_after \
+        FROM job_events WHERE job_id > ?1 AND job_id <= ?2 ORDER BY job_id, seq";
 
-    /// Events whose chain is broken: each starts where the one before ended.
-    CHECK_CHAIN = "SELECT seq, job_id AS id FROM (SELECT seq, job_id, from_state, \
-            LAG(to_state) OVER (PARTITION BY job_id ORDER BY seq) AS before, lease_epoch, \
-            LAG(lease_epoch) OVER (PARTITION BY job_id ORDER BY seq) AS epoch_before FROM job_events) \
-        WHERE from_state IS NOT before OR lease_epoch < epoch_before LIMIT 20";
+    /// Targets that more than one job writes.
+    CHECK_TARGETS = "SELECT dest_key, COUNT(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY dest_key HAVING COUNT(*) > 1 \
+        ORDER BY dest_key LIMIT 20";
 
     /// Size of the tables.
     SIZES = "SELECT (SELECT COUNT(*) FROM jobs) AS jobs, (SELECT COUNT(*) FROM job_events) AS events";

@@ -71,6 +71,12 @@ statements! {
         asked_seq = (SELECT MAX(seq) + 1 FROM job_events), \
         change_seq = change_seq + 1, change_actor = ?4, change_reason = 'an equal job was asked for' WHERE id = ?1";
 
+    /// A request that an equal job stands for is on record, also when it changed nothing else of that job: its event is the one
+    /// that `asked_seq` names. ?1 id, ?2 now, ?3 actor.
+    JOINED = "INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, actor, reason) \
+        SELECT id, ?2, state, state, generation, lease_epoch, attempt, ?3, 'an equal job was asked for' FROM jobs \
+        WHERE id = ?1 AND asked_seq > (SELECT MAX(seq) FROM job_events)";
+
     /// New jobs, in this order. ?1 JSON array of [source, destination, options, state, queue, priority, max attempts, run at,
     /// now, key, canonical source, target, registry, actor].
     INSERT = "INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
@@ -242,8 +248,9 @@ statements! {
         WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending', 'running') \
             AND (state <> 'running' OR cancel_requested_at IS NULL)";
 
-    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. ?1 JSON array of ids, ?2 now, ?3 actor.
+    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. All count as asked for now. ?1 JSON array of ids, ?2 now, ?3 actor.
     RETRY = "UPDATE jobs SET state = 'pending', run_at = ?2, paused_at = NULL, \
+            asked_seq = CASE WHEN state = 'scheduled' THEN (SELECT MAX(seq) + 1 FROM job_events) ELSE asked_seq END, \
             generation = generation + (state <> 'scheduled'), \
             attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
             bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
@@ -295,7 +302,8 @@ statements! {
         WHERE name = ?1 AND paused_at IS NOT NULL";
 
     /// A queue gets a limit, or loses it. ?1 name, ?2 limit or NULL, ?3 actor.
-    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) VALUES (?1, ?2, 1, ?3) \
+    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) SELECT ?1, ?2, 1, ?3 \
+        WHERE ?2 IS NOT NULL OR EXISTS (SELECT 1 FROM queues WHERE name = ?1) \
         ON CONFLICT (name) DO UPDATE SET max_running = excluded.max_running, change_seq = change_seq + 1, \
         change_actor = excluded.change_actor WHERE queues.max_running IS NOT excluded.max_running";
 

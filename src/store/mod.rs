@@ -403,8 +403,8 @@ impl Store {
     }
 
     /// Makes a database safe that was restored from a backup: no worker of the lost time can write to it any more, because
-    /// every epoch is raised far beyond what it may hold; what ran is scheduled again; its workers and temporary files are
-    /// forgotten.
+    /// every epoch is raised far beyond what it may hold; what ran is scheduled again, or cancelled when that was asked; its
+    /// workers and temporary files are forgotten.
     ///
     /// # Errors
     /// [`Error::Backend`]; then nothing was changed.

@@ -359,8 +359,9 @@ statements! {
     /// A restore begins. ?1 now, ?2 actor, ?3 epochs.
     RESTORE = "INSERT INTO restores (at, actor, epochs) VALUES (?1, ?2, ?3) RETURNING id";
 
-    /// What ran when the backup was made waits again. ?1 now, ?2 actor.
-    RESTORE_RUNNING = "UPDATE jobs SET state = 'scheduled', worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, \
+    /// What ran when the backup was made waits again, unless somebody wanted it cancelled. ?1 now, ?2 actor.
+    RESTORE_RUNNING = "UPDATE jobs SET state = CASE WHEN cancel_requested_at IS NULL THEN 'scheduled' ELSE 'cancelled' END, \
+        finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN ?1 END, worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, \
         attempt = MAX(attempt - 1, 0), run_at = ?1, change_seq = change_seq + 1, change_actor = ?2, \
         change_reason = 'restored from a backup' WHERE state = 'running'";
 

@@ -214,8 +214,13 @@ impl Drive {
             Sql::Queue(queue) => format!("queue = '{}'", QUEUES[queue]),
             Sql::Pause => format!("paused_at = {fresh}"),
             Sql::Resume => "paused_at = NULL".to_owned(),
-            Sql::State(State::Pending) => {
-                format!("state = 'pending', run_at = {}, worker = NULL, lease_until = NULL", before.long_ago)
+            // Who lets a job wait again takes back a cancel that was asked for.
+            Sql::State(State::Pending) => format!(
+                "state = 'pending', run_at = {}, worker = NULL, lease_until = NULL, cancel_requested_at = NULL",
+                before.long_ago
+            ),
+            Sql::State(State::Scheduled) => {
+                "state = 'scheduled', worker = NULL, lease_until = NULL, cancel_requested_at = NULL".to_owned()
             }
             Sql::State(state) => format!("state = '{state}', worker = NULL, lease_until = NULL"),
             Sql::Generation => "generation = generation + 1, attempt = 0".to_owned(),

@@ -140,7 +140,8 @@ impl Oracle {
         for id in &running {
             let row = self.row(*id);
             (row.epoch, row.run_at) = (row.epoch + 1, now);
-            self.step(*id, Event::LeaseExpired, ("test", "restored from a backup"));
+            let event = if row.cancel { Event::Cancel } else { Event::LeaseExpired };
+            self.step(*id, event, ("test", "restored from a backup"));
             self.row(*id).attempt -= 1;
         }
         for id in self.ids(|_| true) {
@@ -216,6 +217,9 @@ impl Oracle {
         }
         if to == State::Pending {
             row.run_at = long_ago;
+        }
+        if !to.is_finished() {
+            row.cancel = false;
         }
         let event = *Event::ALL.iter().find(|event| from.after(**event) == Ok(to)).expect("there is such an edge");
         self.step(id, event, ("sql", "plain SQL"));

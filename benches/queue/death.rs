@@ -9,7 +9,7 @@ use crate::{Bench, Failure, Measured};
 use freightliner::clock::{Clock, UnixMillis};
 use freightliner::job::{CopyOptions, NewJob};
 use freightliner::store::{JobEvent, Store};
-use freightliner::worker::presence::Presence;
+use freightliner::worker::{Settings, presence::Presence};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -125,7 +125,8 @@ pub async fn sweep(bench: &mut Bench) -> Measured {
     let database = bench.place.fresh()?;
     let store = database.open().await?;
     fill(&store, 1, numbered).await?;
-    let dead = Presence::start(&store, database.folder(), crate::rates::TTL, &Clock::System).await?;
+    let settings = Settings::default();
+    let dead = Presence::start(&store, database.folder(), &settings, 1, &Clock::System).await?;
     let folder = dead.temp_folder();
     let fence = claim_some(&store, dead.id, 1).await?.pop().ok_or("nothing could be claimed")?.fence();
     std::fs::create_dir_all(&folder)?;

@@ -4,14 +4,15 @@
 //! sample of the base case, a thousand pending rows and nothing else, so that whatever else this machine does meets both.
 
 use crate::database::Database;
-use crate::rates::{claim_some, complete, fill, numbered};
+use crate::rates::{Limits, claim_within, complete, fill, numbered};
 use crate::report::Figure;
 use crate::timing::{Samples, Timer};
 use crate::{Bench, Measured};
 use freightliner::clock::Clock;
-use freightliner::job::NewJob;
+use freightliner::job::{CopyOptions, DEFAULT_PRIORITY, NewJob};
 use freightliner::store::{JobFilter, Selection, Store};
 use serde_json::json;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
@@ -22,6 +23,11 @@ const FEW: usize = 1_000;
 const RATIO: f64 = 1.5;
 /// Samples of a claim of one job, and of eight.
 const SAMPLES: [(usize, usize); 2] = [(1, 200), (8, 60)];
+
+/// The queue of rows that are in the way.
+const OTHER_QUEUE: &str = "a-queue-in-the-way";
+/// The registry of rows that are in the way: at most one of its jobs may run.
+const FULL_REGISTRY: &str = "full.example.com";
 
 /// The number of the next job that replaces a claimed one: no other job has it.
 static NEXT: AtomicUsize = AtomicUsize::new(10_000_000);
@@ -34,6 +40,8 @@ enum Case {
     Finished(usize),
     Paused(usize),
     BusyTarget(usize),
+    FullQueue(usize),
+    FullRegistry(usize),
 }
 
 impl Case {
@@ -44,6 +52,8 @@ impl Case {
             Self::Finished(rows) => format!("{rows} finished"),
             Self::Paused(rows) => format!("{rows} in a paused queue"),
             Self::BusyTarget(rows) => format!("{rows} behind one busy target"),
+            Self::FullQueue(rows) => format!("{rows} in a queue at its limit"),
+            Self::FullRegistry(rows) => format!("{rows} to a registry at its limit"),
         }
     }
 
@@ -62,19 +72,46 @@ impl Case {
                 }
             }
             Self::Paused(rows) => {
-                fill(store, rows, |n| Ok(NewJob { queue: "a-paused-one".to_owned(), ..numbered(FEW + n)? })).await?;
-                database.sql("INSERT INTO queues (name, paused_at) VALUES ('a-paused-one', 1);")?;
+                fill(store, rows, |n| Ok(NewJob { queue: OTHER_QUEUE.to_owned(), priority: 1, ..numbered(FEW + n)? }))
+                    .await?;
+                database.sql(&format!("INSERT INTO queues (name, paused_at) VALUES ('{OTHER_QUEUE}', 1);"))?;
             }
             Self::BusyTarget(rows) => {
                 let same = numbered(FEW)?;
                 fill(store, rows, |_| Ok(NewJob { joins_equal: false, priority: 1, ..same.clone() })).await?;
-                if claim_some(store, Uuid::now_v7(), 1).await?.len() != 1 {
-                    return Err("the job that keeps the target busy could not be claimed".into());
-                }
+                keep_busy(store).await?;
+            }
+            Self::FullQueue(rows) => {
+                let job = |n| Ok(NewJob { queue: OTHER_QUEUE.to_owned(), priority: 1, ..numbered(FEW + n)? });
+                fill(store, rows, job).await?;
+                database.sql(&format!("INSERT INTO queues (name, max_running) VALUES ('{OTHER_QUEUE}', 1);"))?;
+                keep_busy(store).await?;
+            }
+            Self::FullRegistry(rows) => {
+                fill(store, rows, |n| Ok(NewJob { priority: 1, ..to_full_registry(n)? })).await?;
+                keep_busy(store).await?;
             }
         }
         fill(store, FEW, numbered).await
     }
+}
+
+/// A claim takes one of the rows that lie in the way, and keeps it running.
+async fn keep_busy(store: &Store) -> Measured {
+    match claim_within(store, Uuid::now_v7(), 1, &limits()).await?.as_slice() {
+        [claim] if claim.job.priority == 1 => Ok(()),
+        _ => Err("the job that is to be in the way could not be claimed".into()),
+    }
+}
+
+fn to_full_registry(number: usize) -> Measured<NewJob> {
+    let source = format!("registry.example.com/team/application:{number}");
+    let destination = format!("{FULL_REGISTRY}/team/application:{number}");
+    Ok(NewJob::parse(&source, &destination, CopyOptions::default(), Path::new("/"))?)
+}
+
+fn limits() -> Limits {
+    Limits::new([(FULL_REGISTRY.to_owned(), 1)].into())
 }
 
 impl Bench {
@@ -112,17 +149,28 @@ pub async fn depth(bench: &mut Bench) -> Measured {
         Case::Finished(many),
         Case::Paused(many),
         Case::BusyTarget(many),
+        Case::FullQueue(many),
+        Case::FullRegistry(many),
     ];
     for case in cases {
-        let (_database, store) = bench.prepared(case).await?;
-        for (room, count) in SAMPLES {
-            compare(bench, case, room, count, &base, &store).await?;
+        // One that goes wrong does not keep the others.
+        if let Err(error) = one_case(bench, case, many, &base).await {
+            bench.report.wrong("depth", &format!("{}: {error}", case.name()))?;
         }
-        if case == Case::Pending(many) {
-            look(bench, many, &store).await?;
-        }
-        store.close().await;
     }
+    base.close().await;
+    Ok(())
+}
+
+async fn one_case(bench: &mut Bench, case: Case, many: usize, base: &Store) -> Measured {
+    let (_database, store) = bench.prepared(case).await?;
+    for (room, count) in SAMPLES {
+        compare(bench, case, room, count, base, &store).await?;
+    }
+    if case == Case::Pending(many) {
+        look(bench, many, &store).await?;
+    }
+    store.close().await;
     Ok(())
 }
 
@@ -144,11 +192,12 @@ async fn compare(bench: &mut Bench, case: Case, room: usize, count: usize, base:
 
 /// The time of one claim. What it took is completed and replaced afterwards, so that the depth stays.
 async fn sample(store: &Store, room: usize) -> Measured<Duration> {
+    let limits = limits();
     let timer = Timer::start();
-    let claims = claim_some(store, Uuid::now_v7(), room).await?;
+    let claims = claim_within(store, Uuid::now_v7(), room, &limits).await?;
     let time = timer.elapsed();
-    if claims.len() != room {
-        return Err(format!("a claim of {room} gave {}", claims.len()).into());
+    if claims.len() != room || claims.iter().any(|claim| claim.job.priority != DEFAULT_PRIORITY) {
+        return Err(format!("a claim of {room} gave {}, or one that cannot be claimed", claims.len()).into());
     }
     for claim in claims {
         complete(store, claim).await?;

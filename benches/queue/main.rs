@@ -27,6 +27,7 @@ use database::Place;
 use raw::Raw;
 use report::Report;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Why something could not be measured, or was measured wrong.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -94,7 +95,6 @@ impl Bench {
 
 async fn run(arguments: &Arguments) -> Measured<bool> {
     let mut report = Report::new(arguments);
-    let mut wrong = false;
     for reason in &arguments.left_out {
         report.left_out(reason)?;
     }
@@ -114,13 +114,12 @@ async fn run(arguments: &Arguments) -> Measured<bool> {
         for name in MEASURES.iter().filter(|name| arguments.wants(name)) {
             if let Err(error) = bench.measure(name).await {
                 bench.report.wrong(name, &error.to_string())?;
-                wrong = true;
             }
         }
         report = bench.report;
     }
     report.finish(arguments.json)?;
-    Ok(!wrong && report.measured_anything())
+    Ok(report.is_good())
 }
 
 fn main() -> Measured<ExitCode> {
@@ -132,5 +131,13 @@ fn main() -> Measured<ExitCode> {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(if runtime.block_on(run(&arguments))? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    runtime.block_on(async {
+        // Whoever is interrupted cleans up too: everything that was made is removed when it is dropped.
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = run(&arguments) => Ok(if done? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+            interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| ExitCode::from(130)).map_err(Failure::from),
+            _ = terminate.recv() => Ok(ExitCode::from(143)),
+        }
+    })
 }

@@ -8,6 +8,7 @@ use crate::{Bench, Failure, Measured};
 use freightliner::job::{CopyOptions, NewJob, Report, State};
 use freightliner::store::{Claim, ClaimRequest, Outcome, Settled, Store, Work};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,6 +34,9 @@ const BULK_JOBS: usize = 100_000;
 pub const TTL: Duration = Duration::from_secs(3_600);
 /// Events of a whole life: enqueued, claimed, succeeded.
 pub const EVENTS_OF_A_LIFE: u64 = 3;
+
+/// At most so many running jobs, by destination registry.
+pub type Limits = Arc<BTreeMap<String, u32>>;
 
 /// A job of its own target.
 ///
@@ -67,7 +71,20 @@ pub async fn fill(store: &Store, count: usize, job: impl Fn(usize) -> Measured<N
 /// # Errors
 /// The store's.
 pub async fn claim_some(store: &Store, worker: Uuid, room: usize) -> Measured<Vec<Claim>> {
-    Ok(store.claim(ClaimRequest { worker, room, queue: None, only: None, lease_ttl: TTL }).await?)
+    claim_within(store, worker, room, &Arc::default()).await
+}
+
+/// As [`claim_some`], with limits of running jobs for destination registries.
+///
+/// # Errors
+/// The store's.
+pub async fn claim_within(store: &Store, worker: Uuid, room: usize, limits: &Limits) -> Measured<Vec<Claim>> {
+    Ok(store.claim(request(worker, room, limits)).await?)
+}
+
+/// What a worker asks for.
+pub fn request(worker: Uuid, room: usize, limits: &Limits) -> ClaimRequest {
+    ClaimRequest { worker, room, queue: None, only: None, registry_limits: limits.clone(), lease_ttl: TTL }
 }
 
 /// Ends a claim as completed; it must be so then.

@@ -192,9 +192,9 @@ impl Report {
         Ok(())
     }
 
-    /// There is at least one figure.
-    pub fn measured_anything(&self) -> bool {
-        !self.figures.is_empty()
+    /// There are figures, and none of them is wrong.
+    pub const fn is_good(&self) -> bool {
+        !self.figures.is_empty() && self.wrong.is_empty()
     }
 
     /// Prints all.

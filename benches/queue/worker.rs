@@ -1,11 +1,12 @@
 //! A worker without work: the loop of `worker::Worker`, with jobs that end at once.
 //!
 //! It does what that loop does with the store, in the same order: see who is to be cancelled, look at what waits, make due
-//! what is due, take in what came by plain SQL, claim as much as there is room for, have a task settle each claim by itself,
-//! then wait for the end of one of them or for anybody's commit. What is left out is what a job does.
+//! what is due, claim as much as there is room for (with an intake before, when rows came by plain SQL), have a task settle
+//! each claim by itself, then wait for the end of one of them or, after a short rest, for anybody's commit. What is left out
+//! is what a job does. It must follow that loop when it changes; `freightliner work --drain` is measured too.
 
 use crate::Measured;
-use crate::rates::{claim_some, complete};
+use crate::rates::{Limits, complete, request};
 use crate::timing::Timer;
 use freightliner::store::Store;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use uuid::Uuid;
 
 /// The longest wait between two looks, as the worker's.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The pause after a look that found nothing, before commits are listened to, as the worker's.
+const REST: Duration = Duration::from_millis(2);
 
 /// One loop.
 pub struct Worker {
@@ -81,14 +84,20 @@ impl Worker {
             waiting.intake = true;
             waiting.pending = true;
         }
-        if waiting.intake {
-            waiting.pending |= self.store.intake().await?.accepted > 0;
-        }
         let room = self.concurrency - self.running.len();
-        if !waiting.pending || room == 0 {
-            return Ok(Look { more: waiting.due, pending: waiting.pending });
+        let pending = waiting.pending || waiting.intake;
+        if !pending || room == 0 {
+            if waiting.intake {
+                self.store.intake().await?;
+            }
+            return Ok(Look { more: waiting.due, pending });
         }
-        let claims = claim_some(&self.store, self.id, room).await?;
+        let request = request(self.id, room, &Limits::default());
+        let claims = if waiting.intake {
+            self.store.intake_and_claim(request).await?.1
+        } else {
+            self.store.claim(request).await?
+        };
         let claimed = claims.len();
         let now = Timer::start();
         for claim in claims {
@@ -108,7 +117,13 @@ impl Worker {
                 self.settled += 1;
                 Ok(())
             }
-            changed = self.store.changed(LONGEST_WAIT) => Ok(changed?),
+            changed = rested(&self.store) => changed,
         }
     }
+}
+
+/// Returns when something may have changed, but not at once: as the worker's.
+async fn rested(store: &Store) -> Measured {
+    tokio::time::sleep(REST).await;
+    Ok(store.changed(LONGEST_WAIT - REST).await?)
 }

@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 const OTHER_TOOLS: &str = "syft/grype/skopeo";
 
 /// Commands that are not there yet, below the command that they belong to, and what to use instead.
-const ABSENT: [(&str, &str, Option<&str>); 28] = [
+const ABSENT: [(&str, &str, Option<&str>); 19] = [
     ("", "serve", None),
     ("", "schedule", None),
     ("", "replicate-tree", None),
@@ -29,21 +29,12 @@ const ABSENT: [(&str, &str, Option<&str>); 28] = [
     ("", "keys", None),
     ("", "mirror", None),
     ("", "config", None),
-    ("", "queue", Some("freightliner sql 'SELECT * FROM queue_depth'")),
-    ("", "workers", Some("freightliner jobs list --state running")),
     ("", "scan", Some(OTHER_TOOLS)),
     ("", "sbom", Some(OTHER_TOOLS)),
     ("", "layers", Some(OTHER_TOOLS)),
     ("", "test-manifest", None),
-    ("jobs", "why", Some("freightliner jobs show ID and freightliner jobs events ID")),
-    ("jobs", "prune", None),
-    ("jobs", "edit", None),
-    ("jobs", "pause", None),
-    ("jobs", "resume", None),
-    ("db", "backup", Some("sqlite3 FILE '.backup COPY'")),
-    ("db", "restore", None),
     ("db", "copy-to", None),
-    ("db", "prune", None),
+    ("db", "prune", Some("freightliner jobs prune")),
 ];
 
 /// Parses the command line (program name first) and starts tracing.
@@ -127,10 +118,9 @@ fn typed_format(arguments: &[OsString]) -> Format {
 
 /// The answer to a command that is not there yet; None for all others, the misspelled ones included.
 fn absent(arguments: &[OsString]) -> Option<Error> {
-    let mut command = Cli::command().allow_external_subcommands(true);
-    for parent in ["jobs", "db"] {
-        command = command.mut_subcommand(parent, |parent| parent.allow_external_subcommands(true));
-    }
+    let command = Cli::command()
+        .allow_external_subcommands(true)
+        .mut_subcommand("db", |parent| parent.allow_external_subcommands(true));
     let matches =
         command.try_get_matches_from(arguments.iter().map(OsString::as_os_str).collect::<Vec<&OsStr>>()).ok()?;
     let (first, below) = matches.subcommand()?;
@@ -170,9 +160,7 @@ mod tests {
             "serve --api-key-auth --port 8080 -o file",
             "-o json schedule add nightly --cron x -- a b",
             "--database sqlite:x checkpoint export --id 7 -o out.json",
-            "jobs why 7",
-            "jobs prune --older-than 3d",
-            "db backup x",
+            "db prune --older-than 3d",
             "login registry -u a -p b",
             "sync --config sync.yaml",
         ] {
@@ -181,8 +169,9 @@ mod tests {
         }
         assert_eq!(absent(&words("scan alpine")).unwrap().message, "not implemented: use syft/grype/skopeo");
         assert!(absent(&words("serve")).unwrap().message.contains("`serve`"));
-        assert!(absent(&words("jobs prune")).unwrap().message.contains("`jobs prune`"));
-        for line in ["jobs list", "jbos list", "jobs lsit", "db info", "", "--help", "replicate serve keys"] {
+        assert!(absent(&words("db prune")).unwrap().message.contains("`db prune`"));
+        for line in ["jobs list", "jbos list", "jobs lsit", "db info", "db ifno", "", "--help", "replicate serve keys"]
+        {
             assert_eq!(absent(&words(line)), None, "{line}");
         }
     }
@@ -209,6 +198,14 @@ mod tests {
             "enqueue --from-file - -o json",
             "jobs wait 1 2 --timeout 5s -o json",
             "jobs cancel --state pending -o json",
+            "jobs edit 1 2 --priority -5 --now -o json",
+            "jobs edit --in-queue a --queue b -o json",
+            "jobs pause --state pending --queue a -o json",
+            "jobs resume --in-queue a -o json",
+            "jobs retry --state failed --failed-class denied --source a -o json",
+            "jobs prune --older-than 30d --state failed -o json",
+            "queue limit a none -o json",
+            "db restore --in-place -o json",
             "inspect --raw alpine --format json -o json",
         ] {
             let cli = Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -223,6 +220,27 @@ mod tests {
             "jobs show",
             "jobs show x",
             "jobs cancel",
+            "jobs why",
+            "jobs edit 1",
+            "jobs edit --priority 5",
+            "jobs edit 1 --now --in 5m",
+            "jobs edit 1 --state pending --now",
+            "jobs pause",
+            "jobs pause --state running",
+            "jobs resume 1 --queue a",
+            "jobs retry --source a",
+            "jobs retry 1 --failed-class denied",
+            "jobs cancel 1 --destination a",
+            "jobs prune --state running",
+            "jobs prune --older-than 30",
+            "queue",
+            "queue pause",
+            "queue limit a",
+            "queue limit a 0",
+            "queue limit a -1",
+            "db backup",
+            "db restore",
+            "db restore x --in-place",
             "replicate a",
             "replicate a b c",
             "replicate a b --at tomorrow",

@@ -29,6 +29,7 @@ mod logging;
 mod man;
 mod manifest;
 mod output;
+mod queue;
 mod replicate;
 mod report;
 mod sql;
@@ -36,6 +37,7 @@ mod sweep;
 mod version;
 mod when;
 mod work;
+mod workers;
 
 pub use arguments::parse;
 pub use context::Context;
@@ -116,6 +118,12 @@ pub enum Command {
     /// Look at jobs and steer them.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Look at queues, pause and limit them.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Look at who works.
+    #[command(subcommand)]
+    Workers(workers::WorkersCommand),
     /// Take up what dead workers left: jobs and temporary files.
     Sweep(sweep::SweepArgs),
     /// Show what an image consists of.
@@ -262,6 +270,8 @@ async fn execute(context: &mut Context, command: Command) -> Result {
         Command::Enqueue(arguments) => enqueue::run(context, arguments).await,
         Command::Work(arguments) => work::run(context, arguments).await,
         Command::Jobs(command) => jobs::run(context, command).await,
+        Command::Queue(command) => queue::run(context, command).await,
+        Command::Workers(command) => workers::run(context, command).await,
         Command::Sweep(arguments) => sweep::run(context, &arguments).await,
         Command::Inspect(arguments) => inspect::run(context, &arguments).await,
         Command::ListTags(arguments) => list_tags::run(context, &arguments).await,

@@ -90,6 +90,9 @@ pub struct Job {
     /// When somebody asked to cancel it while it ran.
     #[serde(serialize_with = "rfc3339_option")]
     pub cancel_requested_at: Option<UnixMillis>,
+    /// Since when an operator holds it back.
+    #[serde(serialize_with = "rfc3339_option")]
+    pub paused_at: Option<UnixMillis>,
     /// How far the running or last attempt came.
     pub progress: Option<Progress>,
     /// Why the last attempt failed.

@@ -56,24 +56,43 @@ impl From<sqlx::Error> for Error {
         if let Some(postgres) = database.try_downcast_ref::<PgDatabaseError>() {
             return of_postgres(postgres.code(), postgres.message());
         }
-        let code: u32 = database.code().and_then(|code| code.parse().ok()).unwrap_or(0);
-        let message = database.message().to_owned();
-        let hint = match code & 0xff {
-            // SQLITE_CONSTRAINT: a rule of ours, by CHECK, index or trigger; the message says which.
-            19 => return Self::Invalid(message),
-            1 => return Self::Invalid(format!("SQL: {message}")),
-            8 => return Self::Unusable(format!("the database cannot be written: {message}")),
-            11 => {
-                return Self::Unusable(format!("the database file is damaged: {message}; run `freightliner db check`"));
-            }
-            14 => " (the file cannot be opened: check its path, its permissions and the limit of open files)",
-            26 => return Self::Unusable("this file is not an SQLite database".to_owned()),
-            13 => " (no space left: free some, nothing acknowledged is lost)",
-            10 => " (the disk failed or is full)",
-            _ => "",
-        };
-        Self::Backend { message: format!("{message}{hint}"), busy: BUSY.contains(&code) || LOCKED.contains(&code) }
+        of_sqlite(database.code().and_then(|code| code.parse().ok()).unwrap_or(0), database.message())
     }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as E;
+        match &error {
+            E::SqliteFailure(code, message) => {
+                let message = message.clone().unwrap_or_else(|| code.to_string());
+                of_sqlite(code.extended_code.cast_unsigned(), &message)
+            }
+            E::FromSqlConversionFailure(..) | E::InvalidColumnName(_) | E::InvalidColumnType(..) | E::Utf8Error(..) => {
+                Self::Unusable(format!("a row cannot be read: {error}"))
+            }
+            other => Self::Backend { message: other.to_string(), busy: false },
+        }
+    }
+}
+
+/// By SQLite's extended result code; its low byte is the class.
+fn of_sqlite(code: u32, message: &str) -> Error {
+    let hint = match code & 0xff {
+        // SQLITE_CONSTRAINT: a rule of ours, by CHECK, index or trigger; the message says which.
+        19 => return Error::Invalid(message.to_owned()),
+        1 => return Error::Invalid(format!("SQL: {message}")),
+        8 => return Error::Unusable(format!("the database cannot be written: {message}")),
+        11 => {
+            return Error::Unusable(format!("the database file is damaged: {message}; run `freightliner db check`"));
+        }
+        14 => " (the file cannot be opened: check its path, its permissions and the limit of open files)",
+        26 => return Error::Unusable("this file is not an SQLite database".to_owned()),
+        13 => " (no space left: free some, nothing acknowledged is lost)",
+        10 => " (the disk failed or is full)",
+        _ => "",
+    };
+    Error::Backend { message: format!("{message}{hint}"), busy: BUSY.contains(&code) || LOCKED.contains(&code) }
 }
 
 /// By SQLSTATE (PostgreSQL's documentation, appendix A); the first two characters are its class.

@@ -106,6 +106,7 @@ pub(super) fn job(row: &impl Columns) -> Result<Job, Error> {
         schedule_id: row.int_option("schedule_id")?,
         idempotency_key: row.text_option("idempotency_key")?,
         cancel_requested_at: row.time("cancel_requested_at")?,
+        paused_at: row.time("paused_at")?,
         progress: progress(row)?,
         failure: failure(row)?,
         report: report.and_then(|report| serde_json::from_str(&report).ok()),

@@ -4,7 +4,7 @@ macro_rules! job_columns {
     () => {
         "id, kind, generation, source, destination, options, state, queue, priority, attempt, max_attempts, crash_count, \
          lease_epoch, run_at, created_at, started_at, finished_at, worker, lease_until, batch_id, schedule_id, \
-         idempotency_key, cancel_requested_at, bytes_done, bytes_total, blobs_done, blobs_total, failure_stage, \
+         idempotency_key, cancel_requested_at, paused_at, bytes_done, bytes_total, blobs_done, blobs_total, failure_stage, \
          failure_class, failure_message, failure_at, report, dest_key"
     };
 }

@@ -137,6 +137,7 @@ impl Sweeper {
     /// Sweeps until the shutdown drains: at every interval, and as soon as a lock of this folder says that a worker is dead.
     /// Removes finished jobs that are not kept any longer. Errors are logged and waited out.
     pub async fn run(mut self, shutdown: Shutdown) {
+        let mut failing = false;
         loop {
             tokio::select! {
                 () = shutdown.drain.cancelled() => return,
@@ -145,6 +146,7 @@ impl Sweeper {
             let dead = self.place.dead();
             let swept = self.tick().await;
             self.unburied = dead.into_iter().collect();
+            let still = std::mem::replace(&mut failing, swept.is_err());
             match swept {
                 Ok(swept) if swept.did_anything() => tracing::info!(
                     jobs_requeued = swept.jobs_requeued,
@@ -154,6 +156,7 @@ impl Sweeper {
                     "swept"
                 ),
                 Ok(_) => {}
+                Err(error) if still => tracing::debug!(%error, "the sweep failed again"),
                 Err(error) => tracing::warn!(%error, "the sweep failed, trying again at the next"),
             }
             self.retain(&shutdown).await;

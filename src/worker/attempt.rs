@@ -232,6 +232,7 @@ async fn settle(
     let transfers = attempt.transfers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let mut pause = SETTLE_FIRST_PAUSE;
     let mut released_at = None;
+    let mut told = false;
     loop {
         match parts.store.settle(claim, &outcome, work(attempt), &transfers).await {
             Ok(Settled::Now(state)) => {
@@ -245,7 +246,10 @@ async fn settle(
             Err(Unsettled { claim: again, error })
                 if error.is_transient() && !is_late(parts, release, &mut released_at) =>
             {
-                tracing::warn!(%error, "the end of the attempt could not be written, trying again");
+                // The trouble may last for hours; the end of it shows by the attempt's.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the end of the attempt could not be written, trying again");
+                }
                 claim = again;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(if release.is_cancelled() { SETTLE_FIRST_PAUSE } else { SETTLE_LONGEST_PAUSE });

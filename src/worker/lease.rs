@@ -72,6 +72,7 @@ impl<'a> Lease<'a> {
         let mut pause = PROGRESS_FIRST;
         let mut renewed = *self.trusted_from.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut written = 0;
+        let mut failing = false;
         loop {
             let until_renewal = self.settings.lease_renewal.saturating_sub(self.clock.boot().since(renewed));
             let sleep = pause.min(until_renewal).min(self.trust());
@@ -94,11 +95,14 @@ impl<'a> Lease<'a> {
                     self.trust_from(sent);
                     renewed = sent;
                     written = moved;
+                    failing = false;
                 }
                 Ok(Ok(Held::CancelRequested)) => return Ended::CancelRequested,
                 Ok(Ok(Held::Lost)) => return Ended::Lost,
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, trusted_ms = self.trust().as_millis(), "the lease could not be renewed");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, trusted_ms = self.trust().as_millis(), "the lease could not be renewed, trying again");
+                    }
                     tokio::time::sleep(ERROR_PAUSE.min(self.trust())).await;
                 }
                 // Trust ended while the database was asked.

@@ -94,7 +94,16 @@ fn the_way_to_cancel_by_sql_works() {
 #[test]
 fn the_columns_in_the_readme_are_those_of_the_views() {
     let binary = database();
-    for view in ["audit_jobs", "audit_events", "audit_attempts", "audit_transfers", "queue_depth", "stuck_jobs"] {
+    for view in [
+        "audit_jobs",
+        "audit_events",
+        "audit_attempts",
+        "audit_transfers",
+        "audit_queues",
+        "audit_prunes",
+        "queue_depth",
+        "stuck_jobs",
+    ] {
         let line = README.lines().find(|line| line.starts_with(&format!("| `{view}`"))).expect("the view is described");
         let columns = line.split('|').nth(3).expect("a third cell");
         let mut depth = 0_i32;
@@ -112,4 +121,38 @@ fn the_columns_in_the_readme_are_those_of_the_views() {
         let real: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
         assert_eq!(told, real, "{view}");
     }
+}
+
+/// The lines of the shell blocks below a heading, without their comments.
+fn commands(heading: &str) -> Vec<Vec<String>> {
+    let section = README.split("\n## ").find(|section| section.lines().next() == Some(heading)).expect("the section");
+    let mut within = false;
+    let lines = section.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        within = if fence { *line == "```sh" } else { within };
+        within && !fence
+    });
+    let words = |line: &str| line.split('#').next().unwrap().split_whitespace().map(str::to_owned).collect();
+    lines.map(words).filter(|words: &Vec<String>| !words.is_empty()).collect()
+}
+
+#[test]
+fn the_commands_for_operators_do_what_they_say() {
+    let binary = database();
+    for tag in 4..=8 {
+        binary.run(&["enqueue", "quay.io/org/app:1.2", &format!("registry.example.com/app:{tag}")]).success();
+    }
+    for heading in ["Queues and limits", "Retention", "Backup and restore"] {
+        let commands = commands(heading);
+        assert!(commands.len() >= 2, "{heading}: {commands:?}");
+        for command in commands {
+            let words: Vec<String> =
+                command.iter().map(|word| word.replace("/backup", &binary.home().display().to_string())).collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            assert_eq!(words[0], "freightliner");
+            binary.run(&words[1..]).success();
+        }
+    }
+    assert!(README.matches("\n- its queue `nightly` is paused").count() == 1, "the example of `jobs why`");
+    binary.run(&["db", "check"]).success();
 }

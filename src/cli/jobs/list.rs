@@ -88,6 +88,9 @@ fn row(job: &Job) -> Vec<String> {
 
 /// What is worth a word: how far a running job is, why another one is not completed.
 fn note(job: &Job) -> String {
+    if let Some(at) = job.paused_at {
+        return format!("paused since {}", at.to_rfc3339());
+    }
     match (job.state, &job.progress, &job.failure) {
         (State::Running, Some(progress), _) if progress.bytes_total > 0 => {
             let percent = u128::from(progress.bytes_done) * 100 / u128::from(progress.bytes_total);

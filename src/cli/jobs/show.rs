@@ -41,6 +41,7 @@ fn pairs(job: &Job) -> Vec<(&'static str, String)> {
         ("lease epoch", Some(job.lease_epoch.to_string())),
         ("created", Some(job.created_at.to_rfc3339())),
         ("not before", Some(job.run_at.to_rfc3339())),
+        ("paused", time(job.paused_at)),
         ("started", time(job.started_at)),
         ("finished", time(job.finished_at)),
         ("took", took),

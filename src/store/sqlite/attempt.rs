@@ -3,15 +3,14 @@
 
 use super::Sqlite;
 use super::batch::{Kind, Op, Task};
+use super::direct::Direct;
 use super::writer::Lane;
 use crate::clock::UnixMillis;
 use crate::job::{JobId, Progress, State, Transfer};
+use crate::store::rows::Columns;
 use crate::store::statements as sql;
 use crate::store::{Claim, Confirmed, Error, Fence, Held, Outcome, Settled, Work};
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -58,32 +57,25 @@ impl Kind for Renewals {
     type Input = Renewal;
     type Output = Held;
 
-    fn run<'a>(
-        connection: &'a mut SqliteConnection,
-        inputs: Vec<&'a Renewal>,
-    ) -> BoxFuture<'a, Result<Vec<Result<Held, Error>>, Error>> {
-        Box::pin(async move {
-            let held = renew(connection, &inputs).await?;
-            Ok(held.into_iter().map(Ok).collect())
-        })
+    fn run(connection: &Direct, inputs: &[&Renewal]) -> Result<Vec<Result<Held, Error>>, Error> {
+        Ok(renew(connection, inputs)?.into_iter().map(Ok).collect())
     }
 }
 
-async fn renew(connection: &mut SqliteConnection, inputs: &[&Renewal]) -> Result<Vec<Held>, Error> {
-    let renewed = sqlx::query(sql::RENEW)
-        .bind(rows(inputs.iter().map(|renewal| renewal.row()).collect()))
-        .fetch_all(connection)
-        .await?;
-    let mut held = HashMap::with_capacity(renewed.len());
-    for row in &renewed {
-        let cancel = row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some();
-        held.insert(fence(row)?, if cancel { Held::CancelRequested } else { Held::Yes });
-    }
+fn renew(connection: &Direct, inputs: &[&Renewal]) -> Result<Vec<Held>, Error> {
+    let renewals = rows(inputs.iter().map(|renewal| renewal.row()).collect());
+    let held: HashMap<Fence, Held> = connection
+        .all(sql::RENEW, [renewals], |row| {
+            let cancel = row.int_option("cancel_requested_at")?.is_some();
+            Ok((fence(row)?, if cancel { Held::CancelRequested } else { Held::Yes }))
+        })?
+        .into_iter()
+        .collect();
     Ok(inputs.iter().map(|renewal| held.get(&renewal.fence).copied().unwrap_or(Held::Lost)).collect())
 }
 
-fn fence(row: &sqlx::sqlite::SqliteRow) -> Result<Fence, Error> {
-    Ok(Fence { job: row.try_get("id")?, epoch: row.try_get("lease_epoch")? })
+fn fence(row: &impl Columns) -> Result<Fence, Error> {
+    Ok(Fence { job: row.int("id")?, epoch: row.int("lease_epoch")? })
 }
 
 /// One confirm: a renewal, and the question whether a newer job has written the target.
@@ -99,31 +91,26 @@ impl Kind for Confirms {
     type Input = Confirmation;
     type Output = Confirmed;
 
-    fn run<'a>(
-        connection: &'a mut SqliteConnection,
-        inputs: Vec<&'a Confirmation>,
-    ) -> BoxFuture<'a, Result<Vec<Result<Confirmed, Error>>, Error>> {
-        Box::pin(async move {
-            let renewals: Vec<&Renewal> = inputs.iter().map(|confirmation| &confirmation.renewal).collect();
-            let held = renew(connection, &renewals).await?;
-            let asked = inputs.iter().filter(|confirmation| confirmation.may_be_superseded);
-            let asked = rows(asked.map(|input| json!([input.dest_key, input.renewal.fence.job])).collect());
-            let mut newer: HashMap<JobId, JobId> = HashMap::new();
-            for row in sqlx::query(sql::SUPERSEDED).bind(asked).fetch_all(connection).await? {
-                newer.insert(row.try_get("id")?, row.try_get("newer")?);
-            }
-            let confirmed = inputs.iter().zip(held).map(|(input, held)| {
-                Ok(match held {
-                    Held::Lost => Confirmed::Lost,
-                    Held::CancelRequested => Confirmed::CancelRequested,
-                    Held::Yes => newer
-                        .get(&input.renewal.fence.job)
-                        .filter(|_| input.may_be_superseded)
-                        .map_or(Confirmed::Yes, |by| Confirmed::Superseded { by: *by }),
-                })
-            });
-            Ok(confirmed.collect())
-        })
+    fn run(connection: &Direct, inputs: &[&Confirmation]) -> Result<Vec<Result<Confirmed, Error>>, Error> {
+        let renewals: Vec<&Renewal> = inputs.iter().map(|confirmation| &confirmation.renewal).collect();
+        let held = renew(connection, &renewals)?;
+        let asked = inputs.iter().filter(|confirmation| confirmation.may_be_superseded);
+        let asked = rows(asked.map(|input| json!([input.dest_key, input.renewal.fence.job])).collect());
+        let newer: HashMap<JobId, JobId> = connection
+            .all(sql::SUPERSEDED, [asked], |row| Ok((row.int("id")?, row.int("newer")?)))?
+            .into_iter()
+            .collect();
+        let confirmed = inputs.iter().zip(held).map(|(input, held)| {
+            Ok(match held {
+                Held::Lost => Confirmed::Lost,
+                Held::CancelRequested => Confirmed::CancelRequested,
+                Held::Yes => newer
+                    .get(&input.renewal.fence.job)
+                    .filter(|_| input.may_be_superseded)
+                    .map_or(Confirmed::Yes, |by| Confirmed::Superseded { by: *by }),
+            })
+        });
+        Ok(confirmed.collect())
     }
 }
 
@@ -206,31 +193,23 @@ impl Kind for Settles {
     type Input = Ending;
     type Output = Settled;
 
-    fn run<'a>(
-        connection: &'a mut SqliteConnection,
-        inputs: Vec<&'a Ending>,
-    ) -> BoxFuture<'a, Result<Vec<Result<Settled, Error>>, Error>> {
-        Box::pin(async move {
-            let ends = rows(inputs.iter().map(|ending| ending.row()).collect::<Result<_, _>>()?);
-            let mut settled = HashMap::with_capacity(inputs.len());
-            for row in sqlx::query(sql::SETTLE).bind(ends).fetch_all(&mut *connection).await? {
-                let state: State =
-                    row.try_get::<&str, _>("state")?.parse().map_err(|error| Error::Unusable(format!("{error}")))?;
-                settled.insert(fence(&row)?, state);
-            }
-            let transfers: Vec<Value> = inputs
-                .iter()
-                .filter(|ending| settled.contains_key(&ending.fence))
-                .flat_map(|ending| ending.transfers())
-                .collect();
-            if !transfers.is_empty() {
-                sqlx::query(sql::TRANSFERS).bind(rows(transfers)).execute(connection).await?;
-            }
-            let answers = inputs
-                .iter()
-                .map(|ending| Ok(settled.get(&ending.fence).map_or(Settled::LeaseLost, |state| Settled::Now(*state))));
-            Ok(answers.collect())
-        })
+    fn run(connection: &Direct, inputs: &[&Ending]) -> Result<Vec<Result<Settled, Error>>, Error> {
+        let ends = rows(inputs.iter().map(|ending| ending.row()).collect::<Result<_, _>>()?);
+        let settled: HashMap<Fence, State> = connection
+            .all(sql::SETTLE, [ends], |row| {
+                let state = row.text("state")?.parse().map_err(|error| Error::Unusable(format!("{error}")))?;
+                Ok((fence(row)?, state))
+            })?
+            .into_iter()
+            .collect();
+        let ended = inputs.iter().filter(|ending| settled.contains_key(&ending.fence));
+        let transfers: Vec<Value> = ended.flat_map(|ending| ending.transfers()).collect();
+        if !transfers.is_empty() {
+            connection.run(sql::TRANSFERS, [rows(transfers)])?;
+        }
+        let answer =
+            |ending: &&Ending| settled.get(&ending.fence).map_or(Settled::LeaseLost, |state| Settled::Now(*state));
+        Ok(inputs.iter().map(|ending| Ok(answer(ending))).collect())
     }
 }
 
@@ -286,37 +265,22 @@ impl Sqlite {
     ) -> Result<(), Error> {
         let now = self.inner.clock.now();
         self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                sqlx::query(sql::TEMP_REGISTER)
-                    .bind(path)
-                    .bind(worker.to_string())
-                    .bind(fence.job)
-                    .bind(fence.epoch)
-                    .bind(now.0)
-                    .execute(connection)
-                    .await?;
-                Ok(())
-            })
+            let file = (path, worker.to_string(), fence.job, fence.epoch, now.0);
+            connection.run(sql::TEMP_REGISTER, file).map(|_| ())
         })
         .await
     }
 
     pub(in crate::store) async fn temp_forget(&self, paths: Vec<String>) -> Result<(), Error> {
         let paths = rows(paths.into_iter().map(Value::from).collect());
-        self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                sqlx::query(sql::TEMP_FORGET).bind(paths).execute(connection).await?;
-                Ok(())
-            })
-        })
-        .await
+        self.write(Lane::Control, move |connection| connection.run(sql::TEMP_FORGET, [paths]).map(|_| ())).await
     }
 
     /// Runs a rare operation in a transaction of the writer.
     pub(super) async fn write<T, F>(&self, lane: Lane, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
+        F: FnOnce(&Direct) -> Result<T, Error> + Send + 'static,
     {
         self.inner.writer.send(lane, |reply| Task::op(work, reply)).await
     }

@@ -3,12 +3,10 @@
 //! Within a transaction the kinds go in a fixed order: settles, renewals, confirms, claims, enqueues, then the rest. All of them
 //! were under way at the same time, so any order is a right one; this one frees targets before they are claimed.
 
+use super::direct::Direct;
 use super::{attempt, claim, enqueue};
 use crate::job::Enqueued;
 use crate::store::{Claim, Confirmed, Error, Held, Intake, Settled};
-use futures_util::future::BoxFuture;
-use sqlx::Executor;
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
 /// Somebody who waits for an answer.
@@ -48,15 +46,15 @@ pub(super) trait Kind {
     type Output: Send;
 
     /// One answer for each input, in their order.
-    fn run<'a>(
-        connection: &'a mut SqliteConnection,
-        inputs: Vec<&'a Self::Input>,
-    ) -> BoxFuture<'a, Result<Vec<Result<Self::Output, Error>>, Error>>;
+    ///
+    /// # Errors
+    /// One of them broke a rule, or the database failed.
+    fn run(connection: &Direct, inputs: &[&Self::Input]) -> Result<Vec<Result<Self::Output, Error>>, Error>;
 }
 
 /// An operation of no merged kind.
 pub(super) trait Operation: Send {
-    fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>>;
+    fn run(&mut self, connection: &Direct) -> Result<(), Error>;
     /// Tells the caller: its own result when the transaction was committed, else what became of that.
     fn answer(self: Box<Self>, fate: &Result<(), Error>);
 }
@@ -80,22 +78,22 @@ impl<K: Kind> Group<K> {
         self.replies.push(reply);
     }
 
-    async fn run(&mut self, connection: &mut SqliteConnection, mode: Mode) -> Result<(), Error> {
+    fn run(&mut self, connection: &Direct, mode: Mode) -> Result<(), Error> {
         self.outputs.clear();
         match mode {
             Mode::Together if self.inputs.is_empty() => {}
             Mode::Together => {
-                self.outputs = K::run(connection, self.inputs.iter().collect()).await?;
+                self.outputs = K::run(connection, &self.inputs.iter().collect::<Vec<_>>())?;
                 debug_assert_eq!(self.outputs.len(), self.inputs.len());
             }
             Mode::OneByOne => {
                 for input in &self.inputs {
-                    connection.execute("SAVEPOINT operation").await?;
-                    let output = match K::run(connection, vec![input]).await {
+                    connection.script("SAVEPOINT operation")?;
+                    let output = match K::run(connection, &[input]) {
                         Ok(mut outputs) => outputs.pop().unwrap_or_else(did_not_run),
                         Err(error) => Err(error),
                     };
-                    end_savepoint(connection, output.as_ref().err()).await?;
+                    end_savepoint(connection, output.as_ref().err())?;
                     self.outputs.push(output);
                 }
             }
@@ -128,14 +126,13 @@ fn did_not_run<T>() -> Result<T, Error> {
 }
 
 /// Keeps or drops what was done since the savepoint.
-async fn end_savepoint(connection: &mut SqliteConnection, error: Option<&Error>) -> Result<(), Error> {
+fn end_savepoint(connection: &Direct, error: Option<&Error>) -> Result<(), Error> {
     match error {
-        None => connection.execute("RELEASE operation").await?,
+        None => connection.script("RELEASE operation"),
         // The database itself failed: nothing in this transaction can be trusted.
-        Some(error) if error.is_transient() => return Err(error.clone()),
-        Some(_) => connection.execute("ROLLBACK TO operation; RELEASE operation").await?,
-    };
-    Ok(())
+        Some(error) if error.is_transient() => Err(error.clone()),
+        Some(_) => connection.script("ROLLBACK TO operation; RELEASE operation"),
+    }
 }
 
 /// What one transaction does.
@@ -159,8 +156,7 @@ impl Batch {
         self.len
     }
 
-    pub(super) fn extend(&mut self, op: Option<Op>) {
-        let Some(op) = op else { return };
+    pub(super) fn push(&mut self, op: Op) {
         self.len += 1;
         match op {
             Op::Settle(input, reply) => self.settles.push(input, reply),
@@ -174,16 +170,16 @@ impl Batch {
 
     /// Does everything. After an error of the database, and after one of a rule in [`Mode::Together`], nothing of it may be
     /// kept; the operations that are no merged kind have not run then, and may run again.
-    pub(super) async fn run(&mut self, connection: &mut SqliteConnection, mode: Mode) -> Result<(), Error> {
-        self.settles.run(connection, mode).await?;
-        self.renewals.run(connection, mode).await?;
-        self.confirms.run(connection, mode).await?;
-        self.claims.run(connection, mode).await?;
-        self.enqueues.run(connection, mode).await?;
+    pub(super) fn run(&mut self, connection: &Direct, mode: Mode) -> Result<(), Error> {
+        self.settles.run(connection, mode)?;
+        self.renewals.run(connection, mode)?;
+        self.confirms.run(connection, mode)?;
+        self.claims.run(connection, mode)?;
+        self.enqueues.run(connection, mode)?;
         for operation in &mut self.others {
-            connection.execute("SAVEPOINT operation").await?;
-            let done = operation.run(connection).await;
-            end_savepoint(connection, done.err().as_ref()).await?;
+            connection.script("SAVEPOINT operation")?;
+            let done = operation.run(connection);
+            end_savepoint(connection, done.err().as_ref())?;
         }
         Ok(())
     }
@@ -201,7 +197,7 @@ impl Batch {
 }
 
 /// What a rare operation does with the connection: statements only, no waiting for anything else.
-type Work<T> = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send>;
+type Work<T> = Box<dyn FnOnce(&Direct) -> Result<T, Error> + Send>;
 
 /// A rare operation: a closure over the connection.
 pub(super) struct Task<T> {
@@ -213,21 +209,19 @@ pub(super) struct Task<T> {
 impl<T: Send + 'static> Task<T> {
     pub(super) fn op<F>(work: F, reply: Reply<T>) -> Op
     where
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
+        F: FnOnce(&Direct) -> Result<T, Error> + Send + 'static,
     {
         Op::Other(Box::new(Self { work: Some(Box::new(work)), result: None, reply }))
     }
 }
 
 impl<T: Send> Operation for Task<T> {
-    fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            let Some(work) = self.work.take() else { return did_not_run() };
-            let result = work(connection).await;
-            let verdict = result.as_ref().map(|_| ()).map_err(Clone::clone);
-            self.result = Some(result);
-            verdict
-        })
+    fn run(&mut self, connection: &Direct) -> Result<(), Error> {
+        let Some(work) = self.work.take() else { return did_not_run() };
+        let result = work(connection);
+        let verdict = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        verdict
     }
 
     fn answer(self: Box<Self>, fate: &Result<(), Error>) {

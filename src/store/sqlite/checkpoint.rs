@@ -2,26 +2,30 @@
 //!
 //! SQLite's automatic checkpoint copies what it can at every thousandth page and leaves the file as long as it ever was; with
 //! a reader always at work it may never start the file over. So ours truncates the file, after the callers were answered, and
-//! waits for readers the longer the larger the file is. A snapshot that somebody else keeps open must not be waited for: then
-//! the file grows, and is truncated soon after the snapshot ends.
+//! waits for readers the longer the larger the file is. Whoever waits holds the write lock, and all processes stand still. So a
+//! snapshot that somebody else keeps open must not be waited for: the file grows then, and is truncated soon after the snapshot
+//! ends. What tells them apart is age. A first checkpoint that waits for nobody shows up to which frame the readers let it come;
+//! a process waits only while it knows that this barrier is younger than any read of ours. One that has just started knows
+//! nothing and does not wait.
 
+use super::direct::Direct;
 use crate::clock::{BootTime, Clock};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use std::path::PathBuf;
+use crate::store::Error;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
 /// From this size on the log is truncated when that is possible at once.
 const SMALL: u64 = 8 * MIB;
-/// How long readers are waited for, by the size of the log. A read of ours ends within its deadline; while it is waited for
-/// nobody writes, so that the log cannot pass its bound.
-const WAITS: [(u64, Duration); 3] = [
-    (40 * MIB, Duration::from_millis(6000)),
-    (20 * MIB, Duration::from_millis(200)),
-    (SMALL, Duration::from_millis(10)),
-];
+/// How long readers are waited for, by the size of the log. While they are waited for nobody writes, so that the log cannot pass
+/// its bound.
+const WAITS: [(u64, Duration); 3] = [(40 * MIB, PATIENCE), (20 * MIB, Duration::from_millis(200)), (SMALL, AT_ONCE)];
+/// A snapshot that is older than this is not waited for any longer. Twice as long as a read of ours may take: another one can
+/// begin while the first is waited for. A query of somebody's (`sql`) that takes longer is no better than a foreign one.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The wait of a checkpoint that nobody seems to hold up.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// The log is never longer than this unless somebody else keeps a snapshot open.
 const BOUND: u64 = 64 * MIB;
 /// Growth after which a checkpoint that was in vain is tried again.
@@ -31,48 +35,68 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often the size is looked at when nobody writes here: others write too.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// The frame up to which readers let a checkpoint come.
+#[derive(Debug, Clone, Copy)]
+struct Barrier {
+    frame: i64,
+    /// It is not older than this; None when nobody here knows.
+    since: Option<BootTime>,
+    seen: BootTime,
+}
+
 /// Decides when to truncate the log, and does it.
 pub(super) struct Checkpoints {
     log: PathBuf,
     clock: Clock,
     busy_timeout: Duration,
+    barrier: Option<Barrier>,
+    /// When the log was seen short last.
+    short: Option<BootTime>,
     /// The last try was in vain: the size of the log then, and when that was.
     vain: Option<(u64, BootTime)>,
     told: bool,
 }
 
 impl Checkpoints {
-    pub(super) fn new(options: &SqliteConnectOptions, clock: Clock) -> Self {
-        let mut log = options.get_filename().as_os_str().to_owned();
+    pub(super) fn new(file: &Path, clock: Clock) -> Self {
+        let mut log = file.as_os_str().to_owned();
         log.push("-wal");
-        Self { log: log.into(), clock, busy_timeout: super::BUSY_TIMEOUT, vain: None, told: false }
+        let busy_timeout = super::BUSY_TIMEOUT;
+        Self { log: log.into(), clock, busy_timeout, barrier: None, short: None, vain: None, told: false }
     }
 
-    /// Returns when the size is to be looked at although nothing was written here. Safe to drop.
-    pub(super) async fn due(&self) {
-        tokio::time::sleep(if self.vain.is_some() { AGAIN } else { LOOK }).await;
+    /// After how long the size is to be looked at although nothing was written here.
+    pub(super) const fn due(&self) -> Duration {
+        if self.vain.is_some() { AGAIN } else { LOOK }
+    }
+
+    /// The log is long enough to be truncated, and that was not tried just now.
+    pub(super) fn wanted(&self) -> bool {
+        self.is_worth_it(self.size())
     }
 
     /// Truncates the log when it is long enough. Its failure is nobody's error: what is committed is safe in the log.
-    pub(super) async fn after_commit(&mut self, connection: &mut SqliteConnection) {
+    pub(super) fn after_commit(&mut self, connection: &Direct) {
         let size = self.size();
-        let Some(wait) = self.wait(size) else { return };
-        match truncate(connection, wait, self.busy_timeout).await {
-            Ok(true) => {
-                if self.told {
-                    tracing::info!(was_bytes = size, "the write-ahead log is short again");
-                }
-                (self.vain, self.told) = (None, false);
-            }
+        if size < SMALL {
+            self.is_short(size);
+            return;
+        }
+        if !self.is_worth_it(size) {
+            return;
+        }
+        match self.shorten(connection, size) {
+            Ok(true) => self.is_short(size),
             Ok(false) => {
-                self.vain = Some((size, self.clock.boot()));
-                if size > BOUND && !self.told {
+                // Not at the first look: a command that ends at once is not the one to say so.
+                if size > BOUND && self.vain.is_some() && !self.told {
                     self.told = true;
                     tracing::warn!(
                         bytes = size,
                         "the write-ahead log grows: another program keeps a transaction on the database open; end it"
                     );
                 }
+                self.vain = Some((size, self.clock.boot()));
             }
             Err(error) => {
                 self.vain = Some((size, self.clock.boot()));
@@ -81,35 +105,55 @@ impl Checkpoints {
         }
     }
 
+    fn is_short(&mut self, was: u64) {
+        if std::mem::take(&mut self.told) {
+            tracing::info!(was_bytes = was, "the write-ahead log is short again");
+        }
+        self.short = Some(self.clock.boot());
+        (self.barrier, self.vain) = (None, None);
+    }
+
     fn size(&self) -> u64 {
         std::fs::metadata(&self.log).map_or(0, |facts| facts.len())
     }
 
-    /// How long to wait for readers; None when the log is short, or was tried just now.
-    fn wait(&mut self, size: u64) -> Option<Duration> {
-        let (_, wait) = WAITS.into_iter().find(|(from, _)| size >= *from)?;
-        let Some((vain, at)) = self.vain else { return Some(wait) };
-        if self.clock.boot().since(at) >= AGAIN {
-            // Whoever was waited for in vain with all patience is not waited for again: everybody else would stand still.
-            return Some(if vain > WAITS[0].0 { WAITS[2].1 } else { wait });
-        }
-        // Patience grows with the file, once for each step.
-        let passed = |bound: u64| vain < bound && size >= bound;
-        let worth_it = passed(WAITS[0].0) || passed(WAITS[1].0) || (vain < WAITS[0].0 && size >= vain + STEP);
-        worth_it.then_some(wait)
+    /// False when the log is short, or was tried just now.
+    fn is_worth_it(&self, size: u64) -> bool {
+        let Some((vain, at)) = self.vain else { return size >= SMALL };
+        let grown = size >= vain.saturating_add(STEP) || WAITS.iter().any(|(from, _)| vain < *from && size >= *from);
+        size >= SMALL && (grown || self.clock.boot().since(at) >= AGAIN)
     }
-}
 
-/// True when the log is empty now; false when somebody reads from it, or another process is at it.
-async fn truncate(connection: &mut SqliteConnection, wait: Duration, usual: Duration) -> Result<bool, sqlx::Error> {
-    set_busy_timeout(connection, wait).await?;
-    let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
-    set_busy_timeout(connection, usual).await?;
-    Ok(done?.try_get::<i64, _>(0)? == 0)
-}
+    /// True when the log is empty now; false when somebody reads from it, or another process is at it.
+    fn shorten(&mut self, connection: &Direct, size: u64) -> Result<bool, Error> {
+        // Waits for nobody and holds nobody up.
+        let (frames, copied): (i64, i64) =
+            connection.one("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        if copied < 0 {
+            return Ok(false);
+        }
+        let least = if copied == frames { AT_ONCE } else { Duration::ZERO };
+        let left = self.age(copied).map_or(Duration::ZERO, |age| PATIENCE.saturating_sub(age));
+        let wait = WAITS.iter().find(|(from, _)| size >= *from).map_or(AT_ONCE, |(_, wait)| *wait).min(left).max(least);
+        if wait.is_zero() {
+            return Ok(false);
+        }
+        connection.set_busy_timeout(wait)?;
+        let done = connection.one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)?));
+        connection.set_busy_timeout(self.busy_timeout)?;
+        Ok(done? == 0)
+    }
 
-async fn set_busy_timeout(connection: &mut SqliteConnection, wait: Duration) -> Result<(), sqlx::Error> {
-    let text = format!("PRAGMA busy_timeout = {}", wait.as_millis());
-    sqlx::query(sqlx::AssertSqlSafe(text)).persistent(false).execute(connection).await?;
-    Ok(())
+    /// How old the oldest snapshot can be that lets a checkpoint come to this frame only; None when that is not known.
+    fn age(&mut self, frame: i64) -> Option<Duration> {
+        let now = self.clock.boot();
+        let since = match self.barrier {
+            Some(barrier) if barrier.frame == frame => barrier.since,
+            // It was made after the last look.
+            Some(barrier) => Some(barrier.seen),
+            None => self.short,
+        };
+        self.barrier = Some(Barrier { frame, since, seen: now });
+        since.map(|since| now.since(since))
+    }
 }

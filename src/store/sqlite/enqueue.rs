@@ -7,15 +7,14 @@
 use super::Sqlite;
 use super::attempt::rows as parameter;
 use super::batch::{Kind, Op};
+use super::direct::Direct;
 use super::writer::Lane;
 use crate::clock::UnixMillis;
 use crate::job::{Enqueued, JobId, NewJob, parse_row};
+use crate::store::Error;
+use crate::store::rows::Columns;
 use crate::store::statements as sql;
-use crate::store::{Error, rows};
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Row, ValueRef};
 use std::collections::{HashMap, HashSet};
 
 /// One call: its jobs, all or none.
@@ -82,23 +81,17 @@ impl Kind for Enqueues {
     type Input = Request;
     type Output = Vec<Enqueued>;
 
-    fn run<'a>(
-        connection: &'a mut SqliteConnection,
-        inputs: Vec<&'a Request>,
-    ) -> BoxFuture<'a, Result<Vec<Result<Vec<Enqueued>, Error>>, Error>> {
-        Box::pin(enqueue(connection, inputs))
+    fn run(connection: &Direct, inputs: &[&Request]) -> Result<Vec<Result<Vec<Enqueued>, Error>>, Error> {
+        enqueue(connection, inputs)
     }
 }
 
-async fn enqueue(
-    connection: &mut SqliteConnection,
-    requests: Vec<&Request>,
-) -> Result<Vec<Result<Vec<Enqueued>, Error>>, Error> {
+fn enqueue(connection: &Direct, requests: &[&Request]) -> Result<Vec<Result<Vec<Enqueued>, Error>>, Error> {
     let entries: Vec<Vec<Entry<'_>>> =
         requests.iter().map(|request| request.jobs.iter().map(Entry::new).collect()).collect();
     let together = independent(&entries);
     let mut answers: Vec<Option<Result<Vec<Enqueued>, Error>>> = requests.iter().map(|_| None).collect();
-    let known = Known::look(connection, &entries, &together).await?;
+    let known = Known::look(connection, &entries, &together)?;
     // What is new: the call, the place in the call, the row.
     let mut new = Vec::new();
     let mut places = Vec::new();
@@ -132,22 +125,22 @@ async fn enqueue(
             continue;
         }
         for (id, job) in joins {
-            join(connection, id, job, request.now, &request.actor).await?;
+            join(connection, id, job, request.now, &request.actor)?;
         }
         answers[at] = Some(Ok(enqueued));
     }
-    for (id, (at, place)) in insert(connection, new).await?.into_iter().zip(places) {
+    for (id, (at, place)) in insert(connection, new)?.into_iter().zip(places) {
         if let Some(Ok(enqueued)) = &mut answers[at] {
             enqueued[place].id = id;
         }
     }
-    one_at_a_time(connection, &requests, &entries, &mut answers).await?;
+    one_at_a_time(connection, requests, &entries, &mut answers)?;
     Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Ok(Vec::new()))).collect())
 }
 
 /// The calls that were put off.
-async fn one_at_a_time(
-    connection: &mut SqliteConnection,
+fn one_at_a_time(
+    connection: &Direct,
     requests: &[&Request],
     entries: &[Vec<Entry<'_>>],
     answers: &mut [Option<Result<Vec<Enqueued>, Error>>],
@@ -159,7 +152,7 @@ async fn one_at_a_time(
         let mut enqueued = Vec::with_capacity(request.jobs.len());
         for entry in &entries[at] {
             // A refusal undoes what the call did so far: the writer then does all calls one by one, this one in a savepoint.
-            enqueued.push(enqueue_one(connection, entry, request).await?);
+            enqueued.push(enqueue_one(connection, entry, request)?);
         }
         answers[at] = Some(Ok(enqueued));
     }
@@ -187,13 +180,12 @@ fn independent(entries: &[Vec<Entry<'_>>]) -> Vec<bool> {
 }
 
 /// The rows' ids, in the order of the rows.
-async fn insert(connection: &mut SqliteConnection, new: Vec<Value>) -> Result<Vec<JobId>, Error> {
+fn insert(connection: &Direct, new: Vec<Value>) -> Result<Vec<JobId>, Error> {
     if new.is_empty() {
         return Ok(Vec::new());
     }
     let count = new.len();
-    let inserted = sqlx::query(sql::INSERT).bind(parameter(new)).fetch_all(connection).await?;
-    let mut ids = inserted.iter().map(|row| row.try_get("id")).collect::<Result<Vec<JobId>, _>>()?;
+    let mut ids = connection.all(sql::INSERT, [parameter(new)], |row| row.int("id"))?;
     // Ids rise in the order of the inserts, whatever the order of RETURNING.
     ids.sort_unstable();
     if ids.len() != count {
@@ -210,26 +202,34 @@ enum Found {
     Equal(JobId),
 }
 
+/// A known key, and the job that it names; that is None when the job is not kept any more.
+struct KeyRow {
+    job: JobId,
+    content: Option<Asked>,
+}
+
+/// What a job asks for, as its row says.
+struct Asked {
+    source: String,
+    destination: String,
+    options: String,
+    queue: String,
+}
+
 /// Keys and equal jobs that the database knows, for many entries.
 struct Known {
-    keys: HashMap<String, SqliteRow>,
+    keys: HashMap<String, KeyRow>,
     equal: HashMap<(String, String, String, String), JobId>,
 }
 
 impl Known {
-    async fn look(
-        connection: &mut SqliteConnection,
-        entries: &[Vec<Entry<'_>>],
-        together: &[bool],
-    ) -> Result<Self, Error> {
+    fn look(connection: &Direct, entries: &[Vec<Entry<'_>>], together: &[bool]) -> Result<Self, Error> {
         let mut known = Self { keys: HashMap::new(), equal: HashMap::new() };
         let wanted = || entries.iter().zip(together).filter(|(_, together)| **together).flat_map(|(call, _)| call);
         let keys: Vec<Value> =
             wanted().filter_map(|entry| entry.job.idempotency_key.clone().map(Value::from)).collect();
         if !keys.is_empty() {
-            for row in sqlx::query(sql::KEYS).bind(parameter(keys)).fetch_all(&mut *connection).await? {
-                known.keys.insert(rows::text(&row, "key")?, row);
-            }
+            known.keys = connection.all(sql::KEYS, [parameter(keys)], key_row)?.into_iter().collect();
         }
         let joining: Vec<&Entry<'_>> = wanted().filter(|entry| entry.joins()).collect();
         if !joining.is_empty() {
@@ -237,12 +237,13 @@ impl Known {
                 let (target, source, options, queue) = entry.content();
                 json!([target, source, options, queue])
             });
-            for row in sqlx::query(sql::EQUAL).bind(parameter(contents.collect())).fetch_all(connection).await? {
-                let at: i64 = row.try_get("at")?;
+            let equal = connection
+                .all(sql::EQUAL, [parameter(contents.collect())], |row| Ok((row.int("at")?, row.int("id")?)))?;
+            for (at, id) in equal {
                 if let Some(entry) = usize::try_from(at).ok().and_then(|at| joining.get(at)) {
                     let (target, source, options, queue) = entry.content();
                     let content = (target.to_owned(), source.to_owned(), options.to_owned(), queue.to_owned());
-                    known.equal.insert(content, row.try_get("id")?);
+                    known.equal.insert(content, id);
                 }
             }
         }
@@ -268,23 +269,33 @@ impl Known {
     }
 }
 
+fn key_row(row: &rusqlite::Row<'_>) -> Result<(String, KeyRow), Error> {
+    let content = match row.text_option("source")? {
+        None => None,
+        Some(source) => Some(Asked {
+            source,
+            destination: row.text("destination")?,
+            options: row.text("options")?,
+            queue: row.text("queue")?,
+        }),
+    };
+    Ok((row.text("key")?, KeyRow { job: row.int("job_id")?, content }))
+}
+
 /// The job that a known key names. A key with other content is an error that names the fields.
-fn same_content(row: &SqliteRow, key: &str, entry: &Entry<'_>) -> Result<JobId, Error> {
-    let id: JobId = row.try_get("job_id")?;
-    if row.try_get_raw("source")?.is_null() {
+fn same_content(row: &KeyRow, key: &str, entry: &Entry<'_>) -> Result<JobId, Error> {
+    let id = row.job;
+    let Some(Asked { source, destination, options, queue }) = &row.content else {
         // The job is not kept any more; what it asked for was done.
         return Ok(id);
-    }
-    let source = rows::text(row, "source")?;
-    let (destination, options, queue) =
-        (rows::text(row, "destination")?, rows::text(row, "options")?, rows::text(row, "queue")?);
-    let known = serde_json::from_str(&options).ok().and_then(|options| parse_row(&source, &destination, &options).ok());
+    };
+    let known = serde_json::from_str(options).ok().and_then(|options| parse_row(source, destination, &options).ok());
     let differences: Vec<&str> = match known {
         Some(known) => [
             ("source", known.source_key() != entry.source_key),
             ("destination", known.dest_key() != entry.dest_key),
             ("options", known.options.canonical() != entry.options),
-            ("queue", queue != entry.job.queue),
+            ("queue", *queue != entry.job.queue),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
@@ -301,20 +312,16 @@ fn same_content(row: &SqliteRow, key: &str, entry: &Entry<'_>) -> Result<JobId, 
     )))
 }
 
-async fn enqueue_one(
-    connection: &mut SqliteConnection,
-    entry: &Entry<'_>,
-    request: &Request,
-) -> Result<Enqueued, Error> {
+fn enqueue_one(connection: &Direct, entry: &Entry<'_>, request: &Request) -> Result<Enqueued, Error> {
     let one = [vec![Entry::new(entry.job)]];
-    match Known::look(connection, &one, &[true]).await?.of(entry)? {
+    match Known::look(connection, &one, &[true])?.of(entry)? {
         Some(Found::Key(id)) => Ok(Enqueued { id, created: false }),
         Some(Found::Equal(id)) => {
-            join(connection, id, entry.job, request.now, &request.actor).await?;
+            join(connection, id, entry.job, request.now, &request.actor)?;
             Ok(Enqueued { id, created: false })
         }
         None => {
-            let ids = insert(connection, vec![entry.row(request.now, &request.actor)]).await?;
+            let ids = insert(connection, vec![entry.row(request.now, &request.actor)])?;
             let id = ids.first().copied().ok_or_else(|| Error::Invalid("a job was not inserted".to_owned()))?;
             Ok(Enqueued { id, created: true })
         }
@@ -322,16 +329,10 @@ async fn enqueue_one(
 }
 
 /// An equal job that waits takes the better priority and the earlier time, and the new key as a second one.
-async fn join(
-    connection: &mut SqliteConnection,
-    id: JobId,
-    job: &NewJob,
-    now: UnixMillis,
-    actor: &str,
-) -> Result<(), Error> {
-    sqlx::query(sql::JOIN).bind(id).bind(job.priority).bind(now.0).bind(actor).execute(&mut *connection).await?;
+fn join(connection: &Direct, id: JobId, job: &NewJob, now: UnixMillis, actor: &str) -> Result<(), Error> {
+    connection.run(sql::JOIN, (id, job.priority, now.0, actor))?;
     if let Some(key) = &job.idempotency_key {
-        sqlx::query(sql::KEY_ADD).bind(key).bind(id).bind(now.0).execute(connection).await?;
+        connection.run(sql::KEY_ADD, (key, id, now.0))?;
     }
     Ok(())
 }

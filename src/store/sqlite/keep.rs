@@ -2,7 +2,9 @@
 
 use super::Sqlite;
 use super::attempt::rows as parameter;
+use super::direct::Direct;
 use super::writer::Lane;
+use crate::store::rows::Columns;
 use crate::store::statements as sql;
 use crate::store::{Error, Pruned, Restored, Retention};
 use sqlx::Row;
@@ -35,20 +37,16 @@ impl Sqlite {
         let more = i64::try_from(ids.len()).unwrap_or(i64::MAX) >= limit;
         let actor = actor.to_owned();
         self.write(Lane::Bulk, move |connection| {
-            Box::pin(async move {
-                let mut pruned = Pruned { more, ..Pruned::default() };
-                if !ids.is_empty() {
-                    let prune = sqlx::query(sql::PRUNE).bind(now.0).bind(actor).bind("retention");
-                    let prune: i64 = prune.fetch_one(&mut *connection).await?.try_get("id")?;
-                    pruned.jobs = remove(connection, prune, ids).await?;
-                }
-                if let Some(before) = retention.keys_before {
-                    let keys = sqlx::query(sql::PRUNE_KEYS).bind(before.0).bind(limit).execute(connection).await?;
-                    pruned.keys = keys.rows_affected();
-                    pruned.more |= i64::try_from(pruned.keys).unwrap_or(i64::MAX) >= limit;
-                }
-                Ok(pruned)
-            })
+            let mut pruned = Pruned { more, ..Pruned::default() };
+            if !ids.is_empty() {
+                let prune = connection.one(sql::PRUNE, (now.0, actor, "retention"), |row| row.int("id"))?;
+                pruned.jobs = remove(connection, prune, ids)?;
+            }
+            if let Some(before) = retention.keys_before {
+                pruned.keys = connection.run(sql::PRUNE_KEYS, (before.0, limit))?;
+                pruned.more |= i64::try_from(pruned.keys).unwrap_or(i64::MAX) >= limit;
+            }
+            Ok(pruned)
         })
         .await
     }
@@ -72,31 +70,26 @@ impl Sqlite {
         let now = self.inner.clock.now();
         let actor = actor.to_owned();
         self.write(Lane::Bulk, move |connection| {
-            Box::pin(async move {
-                let begun = sqlx::query(sql::RESTORE).bind(now.0).bind(&actor).bind(EPOCHS);
-                let id: i64 = begun.fetch_one(&mut *connection).await?.try_get("id")?;
-                let running = sqlx::query(sql::RESTORE_RUNNING).bind(now.0).bind(&actor);
-                let requeued = running.execute(&mut *connection).await?.rows_affected();
-                let epochs = sqlx::query(sql::RESTORE_EPOCHS).bind(EPOCHS).bind(&actor);
-                let jobs = epochs.execute(&mut *connection).await?.rows_affected();
-                let workers = sqlx::query(sql::RESTORE_WORKERS).execute(&mut *connection).await?.rows_affected();
-                let temp_files = sqlx::query(sql::RESTORE_TEMP_FILES).execute(&mut *connection).await?.rows_affected();
-                sqlx::query(sql::RESTORE_DONE).bind(id).bind(now.0).execute(connection).await?;
-                Ok(Restored { jobs, requeued, workers, temp_files })
-            })
+            let id = connection.one(sql::RESTORE, (now.0, &actor, EPOCHS), |row| row.int("id"))?;
+            let requeued = connection.run(sql::RESTORE_RUNNING, (now.0, &actor))?;
+            let jobs = connection.run(sql::RESTORE_EPOCHS, (EPOCHS, &actor))?;
+            let workers = connection.run(sql::RESTORE_WORKERS, [])?;
+            let temp_files = connection.run(sql::RESTORE_TEMP_FILES, [])?;
+            connection.run(sql::RESTORE_DONE, (id, now.0))?;
+            Ok(Restored { jobs, requeued, workers, temp_files })
         })
         .await
     }
 }
 
 /// Removes jobs with their history, recorded first. Returns how many.
-async fn remove(connection: &mut SqliteConnection, prune: i64, ids: Vec<i64>) -> Result<u64, Error> {
+fn remove(connection: &Direct, prune: i64, ids: Vec<i64>) -> Result<u64, Error> {
     let ids = parameter(ids.into_iter().map(Into::into).collect());
     // Only what is still finished is recorded, and only what is recorded can be removed.
-    sqlx::query(sql::PRUNE_RECORD).bind(prune).bind(&ids).execute(&mut *connection).await?;
-    sqlx::query(sql::PRUNE_EVENTS).bind(prune).execute(&mut *connection).await?;
-    sqlx::query(sql::PRUNE_TRANSFERS).bind(prune).execute(&mut *connection).await?;
-    Ok(sqlx::query(sql::PRUNE_JOBS).bind(prune).execute(connection).await?.rows_affected())
+    connection.run(sql::PRUNE_RECORD, (prune, ids))?;
+    connection.run(sql::PRUNE_EVENTS, [prune])?;
+    connection.run(sql::PRUNE_TRANSFERS, [prune])?;
+    connection.run(sql::PRUNE_JOBS, [prune])
 }
 
 async fn close(connection: SqliteConnection) {

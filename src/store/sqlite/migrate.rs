@@ -3,11 +3,11 @@
 //! Our own thirty lines and not sqlx's migrator, because that one takes no lock on SQLite: two processes that start together
 //! would both run the same file. Here the version is read again inside `BEGIN IMMEDIATE`.
 
+use super::direct::Direct;
 use crate::clock::UnixMillis;
 use crate::store::Error;
+use crate::store::rows::Columns;
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Executor, Row};
 
 /// One step of the schema.
 struct Migration {
@@ -32,61 +32,53 @@ const APPLICATION_ID: i32 = 0x4652_4754;
 ///
 /// # Errors
 /// [`Error::Unusable`] when it belongs to a newer version or to another program; nothing is changed then.
-pub(super) async fn migrate(connection: &mut SqliteConnection, now: UnixMillis) -> Result<i64, Error> {
-    if version(connection).await? == NEWEST {
+pub(super) fn migrate(connection: &Direct, now: UnixMillis) -> Result<i64, Error> {
+    if version(connection)? == NEWEST {
         return Ok(NEWEST);
     }
-    connection.execute("BEGIN IMMEDIATE").await?;
-    let result = migrate_locked(connection, now).await;
-    connection.execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+    connection.script("BEGIN IMMEDIATE")?;
+    let result = migrate_locked(connection, now);
+    connection.script(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
     result
 }
 
-async fn migrate_locked(connection: &mut SqliteConnection, now: UnixMillis) -> Result<i64, Error> {
-    let from = version(connection).await?;
+fn migrate_locked(connection: &Direct, now: UnixMillis) -> Result<i64, Error> {
+    let from = version(connection)?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > from) {
         if migration.version == 1 {
-            connection.execute("PRAGMA application_id = 1179797332").await?;
-            connection
-                .execute(
-                    "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, \
-                     checksum TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT",
-                )
-                .await?;
+            connection.script(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;
+            connection.script(
+                "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, \
+                 checksum TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT",
+            )?;
         }
-        sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
-        sqlx::query("INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)")
-            .bind(migration.version)
-            .bind(migration.name)
-            .bind(hex::encode(Sha256::digest(migration.sql)))
-            .bind(now.0)
-            .execute(&mut *connection)
-            .await?;
+        connection.script(migration.sql)?;
+        let checksum = hex::encode(Sha256::digest(migration.sql));
+        connection.run(
+            "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
+            (migration.version, migration.name, checksum, now.0),
+        )?;
     }
     Ok(NEWEST)
 }
 
 /// The version of the schema; 0 for an empty file.
-async fn version(connection: &mut SqliteConnection) -> Result<i64, Error> {
-    let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM sqlite_schema) AS objects, \
+fn version(connection: &Direct) -> Result<i64, Error> {
+    let facts = "SELECT (SELECT COUNT(*) FROM sqlite_schema) AS objects, \
          (SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_migrations') AS ours, \
-         (SELECT application_id FROM pragma_application_id) AS application",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if row.try_get::<i64, _>("objects")? == 0 {
+         (SELECT application_id FROM pragma_application_id) AS application";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.int("objects")?, row.int("ours")?, row.int("application")?));
+    let (objects, ours, application) = connection.one(facts, [], read)?;
+    if objects == 0 {
         return Ok(0);
     }
-    if row.try_get::<i64, _>("ours")? == 0 || row.try_get::<i32, _>("application")? != APPLICATION_ID {
+    if ours == 0 || application != i64::from(APPLICATION_ID) {
         return Err(Error::Unusable(
             "this SQLite file belongs to another program: give freightliner a file of its own".to_owned(),
         ));
     }
-    let version: i64 = sqlx::query("SELECT MAX(version) AS version FROM schema_migrations")
-        .fetch_one(connection)
-        .await?
-        .try_get("version")?;
+    let version =
+        connection.one("SELECT MAX(version) AS version FROM schema_migrations", [], |row| row.int("version"))?;
     if version > NEWEST {
         return Err(Error::Unusable(format!(
             "the database has schema {version}, this program knows {NEWEST}: it belongs to a newer freightliner; upgrade this one"

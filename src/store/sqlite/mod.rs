@@ -8,8 +8,10 @@ mod batch;
 mod check;
 mod checkpoint;
 mod claim;
+mod direct;
 mod enqueue;
 mod keep;
+mod lanes;
 mod migrate;
 mod operate;
 mod queue;
@@ -22,10 +24,10 @@ mod writer;
 
 use super::Error;
 use crate::clock::Clock;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Row};
+use crate::store::rows::Columns;
+use direct::Direct;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,26 +77,23 @@ impl Sqlite {
     /// Opens the file, creates it on first use (its folder with mode 0700), and migrates it.
     pub(super) async fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
         prepare_folder(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            // The writer does that itself, after it has answered.
-            .pragma("wal_autocheckpoint", "0")
-            .pragma("cache_size", CACHE_SIZE)
-            .disable_statement_logging();
-        let (connection, version) = open_writer(&options, &clock).await.map_err(|error| match error {
+        let (file, watching) = (path.to_owned(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || open_writer(&file, &watching)).await;
+        let opened = opened.unwrap_or_else(|error| Err(Error::Unusable(format!("opening it failed: {error}"))));
+        let (connection, version) = opened.map_err(|error| match error {
             Error::Unusable(message) | Error::Backend { message, .. } => {
                 Error::Unusable(format!("database {}: {message}", path.display()))
             }
             other => other,
         })?;
-        let reading = options.clone().read_only(true).create_if_missing(false).pragma("query_only", "ON");
+        let reading = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("query_only", "ON")
+            .disable_statement_logging();
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
-        let writer = Writer::start(connection, options, clock.clone());
+        let writer = Writer::start(connection, path.to_owned(), clock.clone())?;
         let watch = watch::Watch::new(reading);
         Ok(Self {
             inner: Arc::new(Inner { path: path.to_owned(), writer, readers, watch, clock, version }),
@@ -127,28 +126,27 @@ impl Sqlite {
 }
 
 /// The writer's connection to a migrated database, and the version of SQLite.
-async fn open_writer(options: &SqliteConnectOptions, clock: &Clock) -> Result<(SqliteConnection, String), Error> {
+fn open_writer(path: &Path, clock: &Clock) -> Result<(Direct, String), Error> {
     let start = clock.boot();
     loop {
-        match try_open_writer(options, clock).await {
+        match try_open_writer(path, clock) {
             Err(Error::Backend { busy: true, .. }) if clock.boot().since(start) < OPEN_PATIENCE => {
-                tokio::time::sleep(OPEN_PAUSE).await;
+                std::thread::sleep(OPEN_PAUSE);
             }
             result => return result,
         }
     }
 }
 
-async fn try_open_writer(options: &SqliteConnectOptions, clock: &Clock) -> Result<(SqliteConnection, String), Error> {
-    let mut connection = options.connect().await?;
-    let version = sqlite_version(&mut connection).await?;
-    migrate::migrate(&mut connection, clock.now()).await?;
+fn try_open_writer(path: &Path, clock: &Clock) -> Result<(Direct, String), Error> {
+    let connection = Direct::open(path, BUSY_TIMEOUT)?;
+    let version = sqlite_version(&connection)?;
+    migrate::migrate(&connection, clock.now())?;
     Ok((connection, version))
 }
 
-async fn sqlite_version(connection: &mut SqliteConnection) -> Result<String, Error> {
-    let version: String =
-        sqlx::query("SELECT sqlite_version() AS version").fetch_one(connection).await?.try_get("version")?;
+fn sqlite_version(connection: &Direct) -> Result<String, Error> {
+    let version = connection.one("SELECT sqlite_version() AS version", [], |row| row.text("version"))?;
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     if (next(), next(), next()) < OLDEST_SQLITE {

@@ -7,7 +7,7 @@ use crate::clock::UnixMillis;
 use crate::job::JobId;
 use crate::store::statements as sql;
 use crate::store::{Edit, Error, JobFilter, Selection};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::Row;
 
 /// Jobs changed in one transaction.
 const PIECE: usize = 500;
@@ -98,17 +98,14 @@ impl Sqlite {
     ) -> Result<u64, Error> {
         let ids = parameter(ids.iter().map(|id| (*id).into()).collect());
         let (actor, edit) = (actor.to_owned(), edit.cloned());
-        self.write(Lane::Bulk, move |connection| {
-            Box::pin(async move {
-                let mut change = sqlx::query(AssertSqlSafe(statement)).bind(ids).bind(now.0).bind(actor);
-                if let Some(edit) = edit {
-                    let run_at = edit.run_at.map(|at| at.0);
-                    change = change.bind(edit.priority).bind(run_at).bind(edit.max_attempts).bind(edit.queue);
-                }
-                Ok(change.execute(connection).await?.rows_affected())
-            })
-        })
-        .await
-        .inspect(|_| self.inner.watch.committed())
+        let changed = self.write(Lane::Bulk, move |connection| match edit {
+            None => connection.run(statement, (ids, now.0, actor)),
+            Some(edit) => {
+                let run_at = edit.run_at.map(|at| at.0);
+                let change = (ids, now.0, actor, edit.priority, run_at, edit.max_attempts, edit.queue);
+                connection.run(statement, change)
+            }
+        });
+        changed.await.inspect(|_| self.inner.watch.committed())
     }
 }

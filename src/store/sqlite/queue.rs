@@ -2,6 +2,7 @@
 
 use super::Sqlite;
 use super::attempt::rows as parameter;
+use super::direct::Direct;
 use super::writer::Lane;
 use crate::clock::UnixMillis;
 use crate::job::{Invalid, JobId, Parsed, parse_row};
@@ -9,7 +10,6 @@ use crate::store::statements as sql;
 use crate::store::{Error, Intake, Waiting, rows};
 use serde_json::json;
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 /// Rows that intake parses in one go.
 const INTAKE_BATCH: i64 = 500;
@@ -29,15 +29,8 @@ impl Sqlite {
         let now = self.inner.clock.now();
         let content_hash = content_hash.to_owned();
         self.write(Lane::Bulk, move |connection| {
-            Box::pin(async move {
-                sqlx::query(sql::LOAD_FINISHED)
-                    .bind(content_hash)
-                    .bind(i64::try_from(number).unwrap_or(i64::MAX))
-                    .bind(now.0)
-                    .execute(connection)
-                    .await?;
-                Ok(())
-            })
+            let load = (content_hash, i64::try_from(number).unwrap_or(i64::MAX), now.0);
+            connection.run(sql::LOAD_FINISHED, load).map(|_| ())
         })
         .await
     }
@@ -67,12 +60,7 @@ impl Sqlite {
 
     pub(in crate::store) async fn due(&self) -> Result<u64, Error> {
         let now = self.inner.clock.now();
-        self.write(Lane::Bulk, move |connection| {
-            Box::pin(async move {
-                Ok(sqlx::query(sql::DUE).bind(now.0).bind(DUE_BATCH).execute(connection).await?.rows_affected())
-            })
-        })
-        .await
+        self.write(Lane::Control, move |connection| connection.run(sql::DUE, (now.0, DUE_BATCH))).await
     }
 
     pub(in crate::store) async fn intake(&self) -> Result<Intake, Error> {
@@ -81,8 +69,7 @@ impl Sqlite {
         if parsed.is_empty() {
             return Ok(Intake::default());
         }
-        self.write(Lane::Control, move |connection| Box::pin(async move { take_in(connection, &parsed, now).await }))
-            .await
+        self.write(Lane::Control, move |connection| take_in(connection, &parsed, now)).await
     }
 
     /// Parses rows that nobody has parsed yet, a bounded number.
@@ -108,11 +95,7 @@ impl Sqlite {
 }
 
 /// Writes what parsing came to.
-pub(super) async fn take_in(
-    connection: &mut SqliteConnection,
-    parsed: &[Verdict],
-    now: UnixMillis,
-) -> Result<Intake, Error> {
+pub(super) fn take_in(connection: &Direct, parsed: &[Verdict], now: UnixMillis) -> Result<Intake, Error> {
     let mut intake = Intake::default();
     let mut accepted = Vec::with_capacity(parsed.len());
     for (id, verdict) in parsed {
@@ -125,16 +108,14 @@ pub(super) async fn take_in(
                 parsed.options.canonical()
             ])),
             Err(Invalid(reason)) => {
-                let reject = sqlx::query(sql::REJECT).bind(id).bind(reason).bind(now.0);
-                if reject.execute(&mut *connection).await?.rows_affected() > 0 {
+                if connection.run(sql::REJECT, (id, reason, now.0))? > 0 {
                     intake.rejected.push((*id, reason.clone()));
                 }
             }
         }
     }
     if !accepted.is_empty() {
-        let done = sqlx::query(sql::PARSED).bind(parameter(accepted)).execute(connection).await?;
-        intake.accepted = done.rows_affected();
+        intake.accepted = connection.run(sql::PARSED, [parameter(accepted)])?;
     }
     Ok(intake)
 }

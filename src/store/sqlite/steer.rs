@@ -56,18 +56,12 @@ impl Sqlite {
             return Err(Error::Invalid("a limit of 0 would stop the queue: pause it instead".to_owned()));
         }
         let (queue, actor, now) = (queue.to_owned(), actor.to_owned(), self.inner.clock.now());
-        self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                let statement = match change {
-                    QueueChange::Pause => sqlx::query(sql::QUEUE_PAUSE).bind(queue).bind(now.0).bind(actor),
-                    QueueChange::Resume => sqlx::query(sql::QUEUE_RESUME).bind(queue).bind(actor),
-                    QueueChange::Limit(limit) => sqlx::query(sql::QUEUE_LIMIT).bind(queue).bind(limit).bind(actor),
-                };
-                Ok(statement.execute(connection).await?.rows_affected() > 0)
-            })
-        })
-        .await
-        .inspect(|_| self.inner.watch.committed())
+        let changed = self.write(Lane::Control, move |connection| match change {
+            QueueChange::Pause => connection.run(sql::QUEUE_PAUSE, (queue, now.0, actor)),
+            QueueChange::Resume => connection.run(sql::QUEUE_RESUME, (queue, actor)),
+            QueueChange::Limit(limit) => connection.run(sql::QUEUE_LIMIT, (queue, limit, actor)),
+        });
+        Ok(changed.await.inspect(|_| self.inner.watch.committed())? > 0)
     }
 
     pub(in crate::store) async fn why(&self, id: JobId) -> Result<Option<Why>, Error> {
@@ -99,14 +93,8 @@ impl Sqlite {
     pub(in crate::store) async fn remark(&self, job: JobId, remark: Remark) -> Result<(), Error> {
         let now = self.inner.clock.now();
         let (reason, worker, detail) = (remark.reason(), remark.worker().to_owned(), remark.detail()?);
-        self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                let statement = sqlx::query(sql::REMARK).bind(job).bind(now.0).bind(worker).bind(reason).bind(detail);
-                statement.execute(connection).await?;
-                Ok(())
-            })
-        })
-        .await
+        let line = (job, now.0, worker, reason, detail);
+        self.write(Lane::Control, move |connection| connection.run(sql::REMARK, line).map(|_| ())).await
     }
 
     pub(in crate::store) async fn published(&self, dest_key: &str) -> Result<Option<Published>, Error> {

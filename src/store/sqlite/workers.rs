@@ -1,59 +1,48 @@
 //! Worker rows, leases as the sweeper sees them, and what dead workers left.
 
 use super::Sqlite;
+use super::direct::Direct;
 use super::writer::Lane;
 use crate::job::State;
 use crate::store::crash::{crash_pause, is_poison};
+use crate::store::rows::Columns;
 use crate::store::statements as sql;
 use crate::store::{Error, Lease, WorkerRow, rows};
+use rusqlite::params;
 use sqlx::Row;
 
 impl Sqlite {
     pub(in crate::store) async fn worker_start(&self, worker: WorkerRow) -> Result<(), Error> {
         self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                sqlx::query(sql::WORKER_START)
-                    .bind(worker.id)
-                    .bind(worker.host)
-                    .bind(worker.pid)
-                    .bind(worker.machine_id)
-                    .bind(worker.boot_id)
-                    .bind(worker.state_dir)
-                    .bind(worker.state_device)
-                    .bind(worker.state_inode)
-                    .bind(worker.version)
-                    .bind(worker.lease_ttl_ms)
-                    .bind(worker.started_at.0)
-                    .bind(worker.queue)
-                    .bind(worker.concurrency)
-                    .execute(connection)
-                    .await?;
-                Ok(())
-            })
+            let row = params![
+                worker.id,
+                worker.host,
+                worker.pid,
+                worker.machine_id,
+                worker.boot_id,
+                worker.state_dir,
+                worker.state_device,
+                worker.state_inode,
+                worker.version,
+                worker.lease_ttl_ms,
+                worker.started_at.0,
+                worker.queue,
+                worker.concurrency
+            ];
+            connection.run(sql::WORKER_START, row).map(|_| ())
         })
         .await
     }
 
     pub(in crate::store) async fn worker_seen(&self, worker: uuid::Uuid) -> Result<bool, Error> {
         let now = self.inner.clock.now();
-        self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                let seen =
-                    sqlx::query(sql::WORKER_SEEN).bind(worker.to_string()).bind(now.0).execute(connection).await?;
-                Ok(seen.rows_affected() > 0)
-            })
-        })
-        .await
+        let seen = move |connection: &Direct| connection.run(sql::WORKER_SEEN, (worker.to_string(), now.0));
+        Ok(self.write(Lane::Control, seen).await? > 0)
     }
 
     pub(in crate::store) async fn worker_gone(&self, worker: &str) -> Result<bool, Error> {
         let worker = worker.to_owned();
-        self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                Ok(sqlx::query(sql::WORKER_GONE).bind(worker).execute(connection).await?.rows_affected() > 0)
-            })
-        })
-        .await
+        Ok(self.write(Lane::Control, move |connection| connection.run(sql::WORKER_GONE, [worker])).await? > 0)
     }
 
     pub(in crate::store) async fn workers(&self) -> Result<Vec<WorkerRow>, Error> {
@@ -84,35 +73,19 @@ impl Sqlite {
     ) -> Result<Option<State>, Error> {
         let now = self.inner.clock.now();
         self.write(Lane::Control, move |connection| {
-            Box::pin(async move {
-                let Some(facts) = sqlx::query(sql::CRASH_FACTS)
-                    .bind(lease.job)
-                    .bind(lease.epoch)
-                    .bind(lease.beat)
-                    .fetch_optional(&mut *connection)
-                    .await?
-                else {
-                    return Ok(None);
-                };
-                let crashes: i64 =
-                    sqlx::query(sql::CRASHES).bind(lease.job).fetch_one(&mut *connection).await?.try_get("crashes")?;
-                let fruitless = facts.try_get::<i64, _>("bytes_moved")? == 0;
-                let in_a_row = facts.try_get::<i64, _>("crash_count")? + 1;
-                let poison = is_poison(fruitless, in_a_row, crashes + 1, poison_limit);
-                let row = sqlx::query(sql::RECLAIM)
-                    .bind(lease.job)
-                    .bind(lease.epoch)
-                    .bind(lease.beat)
-                    .bind(now.0)
-                    .bind(poison)
-                    .bind(message)
-                    .bind(now.plus(crash_pause(crashes + 1)).0)
-                    .fetch_optional(connection)
-                    .await?;
-                let Some(row) = row else { return Ok(None) };
-                let state: String = row.try_get("state")?;
-                Ok(Some(state.parse().map_err(|error| Error::Unusable(format!("{error}")))?))
-            })
+            let Lease { job, epoch, beat, .. } = lease;
+            let facts = |row: &rusqlite::Row<'_>| Ok((row.int("bytes_moved")?, row.int("crash_count")?));
+            let Some((moved, in_a_row)) = connection.first(sql::CRASH_FACTS, (job, epoch, beat), facts)? else {
+                return Ok(None);
+            };
+            let crashes = connection.one(sql::CRASHES, [job], |row| row.int("crashes"))?;
+            let poison = is_poison(moved == 0, in_a_row + 1, crashes + 1, poison_limit);
+            let next = now.plus(crash_pause(crashes + 1)).0;
+            let reclaim = (job, epoch, beat, now.0, poison, message, next);
+            match connection.first(sql::RECLAIM, reclaim, |row| row.text("state"))? {
+                None => Ok(None),
+                Some(state) => Ok(Some(state.parse().map_err(|error| Error::Unusable(format!("{error}")))?)),
+            }
         })
         .await
     }

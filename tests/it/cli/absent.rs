@@ -3,7 +3,7 @@
 use super::{error, number};
 use crate::support::binary::Binary;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 12] = [
     "serve",
     "schedule list",
     "replicate-tree a b",
@@ -15,8 +15,6 @@ const COMMANDS: [&str; 14] = [
     "credentials list",
     "keys list",
     "mirror list",
-    "queue list",
-    "workers list",
     "config show",
 ];
 
@@ -26,22 +24,19 @@ fn commands() {
     let help = binary.run(&["--help"]).success().text();
     let listed: Vec<&str> =
         help.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
-    for line in COMMANDS.into_iter().chain(["jobs why 1", "jobs prune", "db backup x", "scan x", "sbom x", "layers x"])
-    {
+    for line in COMMANDS.into_iter().chain(["db prune", "db copy-to x", "scan x", "sbom x", "layers x"]) {
         let words: Vec<&str> = line.split(' ').collect();
         let output = binary.run(&words).expect_code(1);
         assert!(output.errors().starts_with("error: not implemented: "), "{line}: {output}");
         assert_eq!(output.text(), "");
         let output = binary.run(&[&words[..], &["-o", "json"]].concat()).expect_code(1);
         assert_eq!(error(&output)["code"], "not_implemented", "{line}");
-        assert!(!listed.contains(&words[0]) || ["jobs", "db"].contains(&words[0]), "{line} is in the help");
+        assert!(!listed.contains(&words[0]) || words[0] == "db", "{line} is in the help");
     }
     assert!(listed.contains(&"replicate") && listed.contains(&"jobs"), "{help}");
-    for parent in ["jobs", "db"] {
-        let help = binary.run(&[parent, "--help"]).success().text();
-        for absent in ["why", "prune", "backup"] {
-            assert!(!help.contains(&format!("  {absent} ")), "{help}");
-        }
+    let help = binary.run(&["db", "--help"]).success().text();
+    for absent in ["prune", "copy-to"] {
+        assert!(!help.contains(&format!("  {absent} ")), "{help}");
     }
     let output = binary.run(&["scan", "alpine"]).expect_code(1);
     assert_eq!(output.errors(), "error: not implemented: use syft/grype/skopeo\n");

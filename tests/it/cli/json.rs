@@ -4,7 +4,7 @@ use super::{assert_names, number};
 use crate::work::{REPOSITORY, Scene};
 use serde_json::{Value, json};
 
-const JOB: [&str; 26] = [
+const JOB: [&str; 27] = [
     "id",
     "kind",
     "generation",
@@ -31,6 +31,7 @@ const JOB: [&str; 26] = [
     "failure",
     "report",
     "cancel_requested_at",
+    "paused_at",
 ];
 const REPORT: [&str; 10] = [
     "digest",

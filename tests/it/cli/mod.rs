@@ -1,14 +1,20 @@
 //! The command line from outside: words in; results, errors and exit codes out.
 
 mod absent;
+mod backup;
+mod both;
 mod enqueue;
 mod from_file;
 mod json;
 mod output;
+mod prune;
+mod queues;
 mod references;
 mod set_up;
 mod sql;
 mod steer;
+mod waiting;
+mod why;
 
 use crate::support::binary::{Binary, Output};
 use serde_json::Value;

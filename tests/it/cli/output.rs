@@ -68,9 +68,21 @@ fn the_help_that_everybody_reads_first() {
     insta::with_settings!({ filters => vec![(r"(?m)[ ]+$", "")] }, {
         insta::assert_snapshot!("help", binary.run(&["--help"]).success().text());
     });
-    for command in
-        ["replicate", "work", "jobs", "sweep", "inspect", "list-tags", "manifest", "delete", "db", "sql", "doctor"]
-    {
+    for command in [
+        "replicate",
+        "work",
+        "jobs",
+        "queue",
+        "workers",
+        "sweep",
+        "inspect",
+        "list-tags",
+        "manifest",
+        "delete",
+        "db",
+        "sql",
+        "doctor",
+    ] {
         let output = binary.run(&[command, "--help"]).success();
         assert!(output.text().contains("Usage: ") && output.errors().is_empty(), "{output}");
         assert!(!output.text().contains("not implemented") && !output.text().contains("Not implemented"), "{output}");

@@ -235,9 +235,9 @@ async fn a_reboot_is_proof_too() {
     crash(worker);
     bench.sql("UPDATE workers SET boot_id = 'the one before', state_device = 99").await.unwrap();
     let swept = sweep::once(&bench.store, state.path(), &bench.clock, 10, false).await.unwrap();
-    if bench.database.is_postgres() {
-        // Machines that share a server may be copies of each other: there the lease decides.
-        assert_eq!((swept.jobs_requeued, swept.temp_files_removed, swept.workers_removed), (0, 0, 0));
+    if !bench.store.is_local() {
+        // A server may have workers on clones of this machine: there the lease decides.
+        assert_eq!((swept.jobs_requeued, swept.workers_removed), (0, 0));
         return;
     }
     assert_eq!((swept.jobs_requeued, swept.temp_files_removed, swept.workers_removed), (1, 1, 1));

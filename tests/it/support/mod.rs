@@ -12,6 +12,7 @@ pub mod binary;
 pub mod cluster;
 pub mod content;
 pub mod database;
+pub mod disk;
 pub mod fake;
 pub mod http;
 pub mod image;

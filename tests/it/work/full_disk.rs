@@ -3,58 +3,11 @@
 use super::{Scene, assert_clean, enqueue};
 use crate::support::binary::Binary;
 use crate::support::database::Database;
+use crate::support::disk::Disk;
 use crate::support::eventually;
 use crate::support::image::ImageBuilder;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-
-/// A small file system in memory. Unmounted on drop; declare it before what lies on it.
-struct Disk {
-    folder: tempfile::TempDir,
-}
-
-impl Disk {
-    /// None (said loudly) where one may not mount.
-    fn of(size: &str) -> Option<Self> {
-        let disk = Self { folder: tempfile::tempdir().expect("a temp folder") };
-        let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "none"], disk.path());
-        if !mounted {
-            eprintln!("SKIPPED: a test of full disks must be allowed to mount a file system (run it as root)");
-            return None;
-        }
-        Some(disk)
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn change(&self, option: &str) {
-        assert!(mount(&["-o", &format!("remount,{option}")], self.path()), "remount");
-    }
-
-    /// Fills it up to the last byte.
-    fn fill(&self) -> PathBuf {
-        let filler = self.path().join("filler");
-        let mut file = std::fs::File::create(&filler).expect("make a file");
-        for piece in [64 * 1024, 1024, 1] {
-            while file.write_all(&vec![1; piece]).is_ok() {}
-        }
-        filler
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
-    }
-}
-
-fn mount(options: &[&str], on: &Path) -> bool {
-    let Some(program) = crate::support::need("mount") else { return false };
-    Command::new(program).args(options).arg(on).output().expect("run mount").status.success()
-}
 
 fn scene_with_a_large_layer() -> Scene {
     let mut scene = Scene::impatient();

@@ -1,12 +1,19 @@
 //! Whole processes at work: killed, stopped, locked out, without space, and what their jobs look like afterwards.
 
+mod clocks;
+mod descriptors;
+mod disk;
 mod drain;
 mod full_disk;
 mod killed;
+mod late;
 mod locked;
+mod log_size;
+mod migrate;
 mod noticed;
 mod power;
 mod retries;
+mod server;
 mod shared;
 mod stopped;
 mod swept;
@@ -112,6 +119,15 @@ impl Scene {
     }
 }
 
+/// The program with leases that end soon.
+pub fn short_leases() -> Binary {
+    Binary::new()
+        .env("FREIGHTLINER_WORKER_LEASE_TTL_SECS", "3")
+        .env("FREIGHTLINER_WORKER_LEASE_RENEWAL_SECS", "1")
+        .env("FREIGHTLINER_WORKER_LEASE_MARGIN_SECS", "1")
+        .env("FREIGHTLINER_WORKER_SWEEP_INTERVAL_SECS", "1")
+}
+
 /// The id that an `enqueue` prints.
 pub fn enqueue(binary: &Binary, arguments: &[&str]) -> i64 {
     let output = binary.run(&[arguments, &["-o", "json"]].concat()).success();
@@ -137,22 +153,24 @@ pub fn assert_clean(binary: &Binary) {
     let left = binary.run(&["sql", query, "-o", "json"]).success().json();
     assert_eq!((&left[0]["files"], &left[0]["workers"]), (&0.into(), &0.into()), "{left}");
     binary.run(&["db", "check"]).success();
-    if let Some(found) = binary.sql("PRAGMA integrity_check") {
+    if !binary.database().is_postgres()
+        && let Some(found) = binary.sql("PRAGMA integrity_check")
+    {
         assert_eq!(found, ["ok"]);
     }
 }
 
-/// The database's write lock in the hands of a `sqlite3` shell.
-pub struct WriteLock {
+/// A transaction of a `sqlite3` shell that stays open.
+struct OpenTransaction {
     shell: Child,
     input: Option<ChildStdin>,
 }
 
-impl WriteLock {
-    /// Holds the lock on return. None (said loudly) without that shell.
-    pub fn take(binary: &Binary) -> Option<Self> {
+impl OpenTransaction {
+    /// It has run these statements on return. None (said loudly) without that shell.
+    fn begin(binary: &Binary, statements: &str) -> Option<Self> {
         let program = crate::support::need("sqlite3")?;
-        let said = binary.home().join(format!("locked-{}", uuid::Uuid::now_v7()));
+        let said = binary.home().join(format!("begun-{}", uuid::Uuid::now_v7()));
         let mut shell = Command::new(program)
             .args(["-batch", "-bail"])
             .arg(binary.database().file())
@@ -162,25 +180,54 @@ impl WriteLock {
             .expect("run sqlite3");
         let mut input = shell.stdin.take().expect("a pipe");
         // The shell buffers what it prints into a pipe, so it says by a file that it has come so far.
-        writeln!(input, ".timeout 20000\nBEGIN IMMEDIATE;\n.shell touch '{}'", said.display())
-            .expect("write to sqlite3");
+        writeln!(input, ".timeout 20000\n{statements}\n.shell touch '{}'", said.display()).expect("write to sqlite3");
         input.flush().expect("write to sqlite3");
-        crate::support::eventually("the write lock", || said.exists().then_some(()));
+        crate::support::eventually("the open transaction", || said.exists().then_some(()));
         Some(Self { shell, input: Some(input) })
     }
 
-    /// Gives the lock back; it is free on return.
-    pub fn release(mut self) {
-        let mut input = self.input.take().expect("not released yet");
+    /// Commits; it is over on return.
+    fn end(mut self) {
+        let mut input = self.input.take().expect("not ended yet");
         writeln!(input, "COMMIT;").expect("write to sqlite3");
         drop(input);
         assert!(self.shell.wait().expect("wait for sqlite3").success());
     }
 }
 
-impl Drop for WriteLock {
+impl Drop for OpenTransaction {
     fn drop(&mut self) {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
+    }
+}
+
+/// The database's write lock in the hands of a `sqlite3` shell.
+pub struct WriteLock(OpenTransaction);
+
+impl WriteLock {
+    /// Holds the lock on return. None (said loudly) without that shell.
+    pub fn take(binary: &Binary) -> Option<Self> {
+        OpenTransaction::begin(binary, "BEGIN IMMEDIATE;").map(Self)
+    }
+
+    /// Gives the lock back; it is free on return.
+    pub fn release(self) {
+        self.0.end();
+    }
+}
+
+/// A `sqlite3` shell that has read and does not end its transaction.
+pub struct Snapshot(OpenTransaction);
+
+impl Snapshot {
+    /// Holds the snapshot on return. None (said loudly) without that shell.
+    pub fn take(binary: &Binary) -> Option<Self> {
+        OpenTransaction::begin(binary, "BEGIN; SELECT count(*) FROM jobs;").map(Self)
+    }
+
+    /// Lets it go.
+    pub fn end(self) {
+        self.0.end();
     }
 }

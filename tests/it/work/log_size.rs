@@ -1,0 +1,113 @@
+//! The write-ahead log: short while our own readers are always at work, long while somebody else keeps a snapshot, and short
+//! again soon after.
+
+use super::Snapshot;
+use crate::support::binary::Binary;
+use crate::support::{eventually, within};
+use freightliner::clock::Clock;
+use freightliner::store::{DatabaseUrl, JobFilter, Store};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+const MIB: u64 = 1024 * 1024;
+/// What the log never passes, as long as only our own programs read.
+const BOUND: u64 = 64 * MIB;
+/// A log of this length is not cut.
+const SHORT: u64 = 8 * MIB;
+/// How long all of our programs together wait for a snapshot, with the write lock held, before they take it for a foreign one.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Ample time for five commands on a busy machine.
+const QUICK: Duration = Duration::from_secs(4);
+/// How soon after the end of a foreign snapshot the log is short.
+const SOON: Duration = Duration::from_secs(5);
+
+fn log_size(binary: &Binary) -> u64 {
+    std::fs::metadata(binary.database().file().with_extension("db-wal")).map_or(0, |facts| facts.len())
+}
+
+/// So many jobs with keys so long that each takes about ten KiB of log.
+fn lines(jobs: usize) -> String {
+    let key = "k".repeat(1800);
+    let line = |n: usize| {
+        serde_json::json!({
+            "source": format!("a.example/x:{n}"), "destination": format!("b.example/x:{n}"),
+            "idempotency_key": format!("{n} {key}"),
+        })
+    };
+    (0..jobs).map(|n| format!("{}\n", line(n))).collect()
+}
+
+#[test]
+fn the_log_is_bounded_while_our_own_readers_are_always_at_work() {
+    const JOBS: usize = 9_000;
+    const READERS: usize = 3;
+    let binary = Binary::new();
+    binary.run(&["db", "migrate"]).success();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (done, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let url: DatabaseUrl = binary.database().url().parse().unwrap();
+    let store = runtime.block_on(Store::open(&url, Clock::System)).unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..READERS {
+        let (store, done, reads) = (store.clone(), done.clone(), reads.clone());
+        let read = async move {
+            while !done.load(Ordering::SeqCst) {
+                store.jobs(&JobFilter::default(), None, 500).await.unwrap();
+                store.stats().await.unwrap();
+                reads.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        readers.spawn_on(read, runtime.handle());
+    }
+    // Other processes of ours read too.
+    let mut list = binary.spawn(&["jobs", "list", "--limit", "1000"]);
+    let mut load = binary.spawn_with_input(&["enqueue", "--from-file", "-"], lines(JOBS).as_bytes());
+    let mut longest = 0;
+    while load.is_running() {
+        longest = longest.max(log_size(&binary));
+        if !list.is_running() {
+            list = binary.spawn(&["jobs", "list", "--limit", "1000"]);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    load.finish().success();
+    done.store(true, Ordering::SeqCst);
+    runtime.block_on(async { while readers.join_next().await.is_some() {} });
+    list.finish().success();
+    let written = std::fs::metadata(binary.database().file()).unwrap().len();
+    assert!(written > BOUND, "not enough was written to say anything: {written} bytes");
+    assert!(longest > SHORT, "the log was never long enough to be cut: {longest} bytes");
+    assert!(reads.load(Ordering::SeqCst) > 10, "hardly anything was read");
+    assert!(longest < BOUND, "the log was {longest} bytes long");
+    runtime.block_on(store.close());
+}
+
+#[test]
+fn a_foreign_snapshot_makes_the_log_grow_until_it_ends() {
+    let binary = Binary::new();
+    let workers: Vec<_> = (0..4).map(|_| binary.spawn(&["work"])).collect();
+    let worker = &workers[0];
+    eventually("the workers", || workers.iter().all(|worker| worker.stderr().contains("working")).then_some(()));
+    let Some(snapshot) = Snapshot::take(&binary) else { return };
+    let grow = "PRAGMA wal_autocheckpoint = 0; CREATE TABLE ballast (b BLOB);
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 70)
+        INSERT INTO ballast SELECT zeroblob(1048576) FROM n";
+    binary.sql(grow).unwrap();
+    assert!(log_size(&binary) > BOUND);
+    // Programs that start now do not wait for it, and do not have others wait.
+    let start = tokio::time::Instant::now();
+    for n in 0..5 {
+        binary.run(&["enqueue", "a.example/x", &format!("b.example/x:{n}"), "--in", "1h"]).success();
+    }
+    let took = start.elapsed();
+    assert!(took < PATIENCE + QUICK, "five rows took {took:?}");
+    eventually("a warning", || worker.stderr().contains("the write-ahead log grows").then_some(()));
+    snapshot.end();
+    // Nobody writes anything any more.
+    let cut = within(SOON, || (log_size(&binary) < SHORT).then_some(()));
+    assert!(cut.is_some(), "{} bytes of log are left after {SOON:?}\n{}", log_size(&binary), worker.stderr());
+    eventually("the good news", || worker.stderr().contains("short again").then_some(()));
+    let warnings = worker.stderr().matches("the write-ahead log grows").count();
+    assert_eq!(warnings, 1, "{}", worker.stderr());
+}

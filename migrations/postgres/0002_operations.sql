@@ -19,8 +19,9 @@ ALTER TABLE workers ADD COLUMN concurrency BIGINT NOT NULL DEFAULT 0;
 -- A claim walks the pairs of queue and destination registry, and looks at the head of each: what stands behind a paused queue
 -- or a full limit costs nothing.
 CREATE INDEX jobs_ready ON jobs (queue, dest_registry, priority, id) WHERE state = 'pending' AND dest_key IS NOT NULL;
--- When busy targets fill those heads, a claim walks the targets. Equal jobs are found by target too.
-CREATE INDEX jobs_pending_target ON jobs (dest_key, priority, id) WHERE state = 'pending';
+-- When busy targets fill those heads, a claim walks the targets of a pair. Equal jobs are found by target too.
+CREATE INDEX jobs_pending_target ON jobs (queue, dest_registry, dest_key, priority, id)
+WHERE state = 'pending' AND dest_key IS NOT NULL;
 CREATE INDEX jobs_retrying_target ON jobs (dest_key) WHERE state = 'scheduled' AND asked_seq IS NOT NULL;
 DROP INDEX jobs_due;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'scheduled' AND paused_at IS NULL;
@@ -335,17 +336,25 @@ BEGIN
             LEFT JOIN @schema@.queues AS q ON q.name = p.queue
             WHERE q.paused_at IS NULL AND (p.queue = only_queue OR only_queue IS NULL)
         ),
-        -- What may be walked of the targets: only when the heads of the queues were full of busy ones.
-        targets (dest_key) AS (
-            (SELECT j.dest_key FROM @schema@.jobs AS j
-            WHERE j.state = 'pending' AND j.dest_key >= '' AND step = 3
-            ORDER BY j.dest_key LIMIT 1)
+        -- The head of each target: only when the heads of the queues were full of busy ones.
+        targets AS (
+            SELECT o.queue, o.registry, o.queue_room, o.registry_room, h.dest_key, h.priority, h.id
+            FROM open AS o, LATERAL (
+                SELECT j.dest_key, j.priority, j.id FROM @schema@.jobs AS j
+                WHERE j.state = 'pending' AND j.dest_key IS NOT NULL AND j.queue = o.queue
+                    AND j.dest_registry = o.registry
+                ORDER BY j.dest_key, j.priority, j.id LIMIT 1
+            ) AS h
+            WHERE step = 3 AND only_job IS NULL
+                AND COALESCE(o.queue_room, 1) > 0 AND COALESCE(o.registry_room, 1) > 0
             UNION ALL
-            SELECT n.dest_key FROM targets AS t, LATERAL (
-                SELECT j.dest_key FROM @schema@.jobs AS j
-                WHERE j.state = 'pending' AND j.dest_key > t.dest_key
-                ORDER BY j.dest_key LIMIT 1
-            ) AS n
+            SELECT t.queue, t.registry, t.queue_room, t.registry_room, h.dest_key, h.priority, h.id
+            FROM targets AS t, LATERAL (
+                SELECT j.dest_key, j.priority, j.id FROM @schema@.jobs AS j
+                WHERE j.state = 'pending' AND j.dest_key IS NOT NULL AND j.queue = t.queue
+                    AND j.dest_registry = t.registry AND j.dest_key > t.dest_key
+                ORDER BY j.dest_key, j.priority, j.id LIMIT 1
+            ) AS h
         ),
         seen AS MATERIALIZED (
             SELECT o.queue, o.registry, o.queue_room, o.registry_room, h.id, h.priority, h.dest_key,
@@ -363,14 +372,8 @@ BEGIN
             FROM open AS o, @schema@.jobs AS j
             WHERE j.id = only_job AND COALESCE(o.queue_room, 1) > 0 AND COALESCE(o.registry_room, 1) > 0
             UNION ALL
-            SELECT o.queue, o.registry, o.queue_room, o.registry_room, h.id, h.priority, t.dest_key, 0
-            FROM targets AS t, open AS o, LATERAL (
-                SELECT j.id, j.priority, j.queue, j.dest_registry FROM @schema@.jobs AS j
-                WHERE j.state = 'pending' AND j.dest_key = t.dest_key AND j.queue = o.queue
-                    AND j.dest_registry = o.registry
-                ORDER BY j.priority, j.id LIMIT 1
-            ) AS h
-            WHERE COALESCE(o.queue_room, 1) > 0 AND COALESCE(o.registry_room, 1) > 0
+            SELECT t.queue, t.registry, t.queue_room, t.registry_room, t.id, t.priority, t.dest_key, 0
+            FROM targets AS t
         ),
         turns AS (
             SELECT s.*, ROW_NUMBER() OVER (PARTITION BY s.dest_key ORDER BY s.priority, s.id) AS turn FROM seen AS s
@@ -444,8 +447,9 @@ BEGIN
         IF wish.joins AND wish.run_at IS NULL THEN
             -- One that somebody else has locked is about to change: it does not count as waiting.
             SELECT j.id INTO found_id FROM @schema@.jobs AS j
-            WHERE j.state = 'pending' AND j.dest_key = wish.dest_key AND j.source_key = wish.source_key
-                AND j.options_key = wish.options AND j.queue = wish.queue AND j.kind = 'copy'
+            WHERE j.state = 'pending' AND j.queue = wish.queue AND j.dest_registry = wish.dest_registry
+                AND j.dest_key = wish.dest_key AND j.source_key = wish.source_key AND j.options_key = wish.options
+                AND j.kind = 'copy'
                 AND j.asked_seq IS NOT NULL
             ORDER BY j.priority, j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
             IF found_id IS NULL THEN

@@ -123,7 +123,15 @@ impl Claimer {
     fn adopt(&self, hands: &[Hand<'_>]) -> Statement {
         let workers: Vec<String> = hands.iter().map(|hand| hand.request.worker.to_string()).collect();
         let (ids, epochs): (Vec<i64>, Vec<i64>) = self.known.set().iter().map(|fence| (fence.job, fence.epoch)).unzip();
-        Statement::new(sql::ADOPT).bind(workers).bind(ids).bind(epochs)
+        let room: usize = hands.iter().map(Hand::room).sum();
+        let shortest = hands.iter().map(|hand| hand.request.lease_ttl).min().unwrap_or_default();
+        Statement::new(sql::ADOPT)
+            .bind(workers)
+            .bind(ids)
+            .bind(epochs)
+            .bind(i64::try_from(room.min(MOST)).unwrap_or(i64::MAX))
+            .bind(millis(shortest))
+            .bind(test_time(&self.clock))
     }
 
     /// None when all hands are full.

@@ -62,7 +62,7 @@ impl Statement {
         self
     }
 
-    /// Each of the values as one parameter of its own.
+    /// The next parameter, a text that may hold what the database cannot.
     pub(super) fn bind_text(self, value: &str) -> Self {
         self.bind(plain(value))
     }

@@ -26,7 +26,12 @@ impl Postgres {
         let read = async {
             let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {}", deadline.as_millis().max(1));
             sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await?;
-            read(&mut connection, text, limit).await
+            let table = read(&mut connection, text, limit).await?;
+            // Rows beyond the limit are not waited for: the session ends with them.
+            if !table.truncated {
+                connection.execute("ROLLBACK").await?;
+            }
+            Ok(table)
         };
         let table = match tokio::time::timeout(deadline + GRACE, read).await {
             Ok(Ok(table)) => table,
@@ -43,6 +48,8 @@ async fn read(connection: &mut PgConnection, text: &str, limit: usize) -> Result
     let mut table = Table { columns: Vec::new(), rows: Vec::new(), truncated: false };
     let prepared = connection.prepare(AssertSqlSafe(text.to_owned()).into_sql_str()).await?;
     table.columns = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
+    // Behind a pooler its name would be in the way of whoever comes to this session next.
+    connection.execute("DEALLOCATE ALL").await?;
     // Without parameters the server answers in text, which every type has.
     let mut rows = sqlx::raw_sql(AssertSqlSafe(text.to_owned())).fetch(&mut *connection);
     while let Some(row) = rows.try_next().await? {

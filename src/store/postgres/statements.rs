@@ -107,11 +107,14 @@ statements! {
     CLAIM = concat!("SELECT ", job_columns!(), " FROM claim_jobs($1::TEXT[], $2::BIGINT[], $3::TEXT, $4::BIGINT, $5::TEXT[], \
         $6::BIGINT[], $7::BIGINT, $8::BIGINT)");
 
-    /// Running jobs of these workers that their process does not know of: the answer to a claim was lost. $1 workers,
-    /// $2 ids and $3 epochs that are known.
-    ADOPT = concat!("SELECT ", job_columns!(), " FROM jobs WHERE state = 'running' AND worker = ANY ($1::TEXT[]) \
-        AND NOT EXISTS (SELECT FROM unnest($2::BIGINT[], $3::BIGINT[]) AS known (id, epoch) \
-            WHERE known.id = jobs.id AND known.epoch = jobs.lease_epoch) ORDER BY priority, id");
+    /// Running jobs of these workers that their process does not know of, because the answer to a claim was lost; their leases
+    /// hold from now on. $1 workers, $2 ids and $3 epochs that are known, $4 at most so many, $5 ms that a lease holds, $6 now.
+    ADOPT = concat!("WITH free AS MATERIALIZED (SELECT id FROM jobs WHERE state = 'running' AND worker = ANY ($1::TEXT[]) \
+            AND NOT EXISTS (SELECT FROM unnest($2::BIGINT[], $3::BIGINT[]) AS known (id, epoch) \
+                WHERE known.id = jobs.id AND known.epoch = jobs.lease_epoch) \
+            ORDER BY priority, id LIMIT $4::BIGINT FOR UPDATE SKIP LOCKED) \
+        UPDATE jobs SET lease_until = ", now!("$6"), " + $5::BIGINT, lease_beat = lease_beat + 1 \
+        WHERE id IN (SELECT free.id FROM free) RETURNING ", job_columns!());
 
     /// Leases hold for another while. For each: $1 id, $2 epoch, $3 ms that the lease holds, $4..$7 progress or NULL, $8 bytes
     /// moved, $9 target when it is to be asked whether the tag may be written. $10 now. Says of each in its place whether it

@@ -114,7 +114,10 @@ impl<K: On> Bench<K> {
         let statement = AssertSqlSafe(statement.to_owned());
         let done = if self.database.is_postgres() {
             let mut foreign = self.foreign_session().await;
-            sqlx::query(statement).execute(&mut foreign).await.map(|done| done.rows_affected())
+            let done = sqlx::query(statement).execute(&mut foreign).await.map(|done| done.rows_affected());
+            // A server tells of an error before it has given the locks back.
+            foreign.ping().await.unwrap();
+            done
         } else {
             let mut foreign = self.foreign().await;
             sqlx::query(statement).execute(&mut foreign).await.map(|done| done.rows_affected())

@@ -160,6 +160,7 @@ async fn an_answer_that_is_lost_is_asked_for_again_where_that_is_harmless() {
     // The job may run under our name by now: then the next claim finds it.
     let claim = store.claim(request(worker, 5)).await.unwrap().remove(0);
     assert_eq!((claim.job.id, claim.job.attempt, claim.job.lease_epoch), (1, 1, 1));
+    assert_eq!(store.leases().await.unwrap()[0].beat, 1, "its lease holds from now on");
     assert!(store.claim(request(worker, 5)).await.unwrap().is_empty(), "it is found once");
 
     proxy.lose_next_answer();
@@ -303,7 +304,8 @@ async fn rows_of_others_are_heard_of_and_without_listening_they_are_seen() {
         let insert = bench.sql("INSERT INTO jobs (source, destination) VALUES ('a', 'b')");
         let start = tokio::time::Instant::now();
         let (changed, inserted) = tokio::join!(store.changed(PATIENCE), insert);
-        (changed.unwrap(), inserted.unwrap());
+        changed.unwrap();
+        inserted.unwrap();
         start.elapsed()
     };
     assert!(noticed().await < PATIENCE / 2);
@@ -346,7 +348,9 @@ async fn a_transaction_pooler_may_stand_between() {
     // An error inside leaves no transaction behind.
     let broken = NewJob { priority: i64::from(i32::MAX) + 1, ..numbered(99) };
     assert!(matches!(store.enqueue(vec![broken], "test").await, Err(Error::Invalid(_))));
-    assert_eq!(store.query("SELECT COUNT(*) FROM jobs", 5, PATIENCE).await.unwrap().rows[0][0], 61);
+    for _ in 0..4 {
+        assert_eq!(store.query("SELECT COUNT(*) FROM jobs", 5, PATIENCE).await.unwrap().rows[0][0], 61);
+    }
     assert!(store.check().await.unwrap().is_empty());
     assert!(store.info().await.unwrap().url.contains("pooler=transaction"));
     store.close().await;

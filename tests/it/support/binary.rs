@@ -179,37 +179,31 @@ impl Binary {
         Running { child, stdout, stderr, peak_memory_kib: 0 }
     }
 
-    /// Rows of a query by the real `sqlite3` shell, columns separated by `|`; None (said loudly) without that shell.
+    /// Rows of a query by the database's real shell, `sqlite3` or `psql`, columns separated by `|`; None (said loudly) without
+    /// that shell.
     pub fn sql(&self, query: &str) -> Option<Vec<String>> {
-        super::need("sqlite3")?;
+        self.database.shell(query)?;
         let rows = self.try_sql(query);
-        Some(rows.unwrap_or_else(|output| panic!("sqlite3: {query}: {output}")))
+        Some(rows.unwrap_or_else(|output| panic!("{query}: {output}")))
     }
 
     /// As `sql`, where it may fail. Panics without that shell.
     pub fn try_sql(&self, query: &str) -> Result<Vec<String>, Output> {
-        let output = Command::new("sqlite3")
-            .args(["-batch", "-bail", "-noheader", "-cmd", ".timeout 10000"])
-            .arg(self.database.file())
-            .arg(query)
-            .env("HOME", self.home())
-            .output()
-            .expect("run sqlite3");
-        let output = Output::from(output);
+        let mut shell = self.database.shell(query).expect("the database's shell");
+        let output = Output::from(shell.env("HOME", self.home()).output().expect("run the database's shell"));
         if !output.status.success() {
             return Err(output);
         }
         Ok(output.text().lines().map(str::to_owned).collect())
     }
 
-    /// As `sql`, for statements that must be refused: what `sqlite3` said. None without that shell.
+    /// As `sql`, for statements that must be refused: what the shell said. None without that shell.
     pub fn sql_refused(&self, statement: &str) -> Option<String> {
-        let program = super::need("sqlite3")?;
-        let mut command = Command::new(program);
-        command.args(["-batch", "-bail", "-cmd", ".timeout 10000"]).arg(self.database.file()).arg(statement);
-        let output = Output::from(command.env("HOME", self.home()).output().expect("run sqlite3"));
-        assert!(!output.status.success(), "sqlite3 accepted {statement}: {output}");
-        Some(output.errors())
+        self.database.shell(statement)?;
+        match self.try_sql(statement) {
+            Ok(rows) => panic!("{statement} was accepted: {rows:?}"),
+            Err(output) => Some(output.errors()),
+        }
     }
 }
 

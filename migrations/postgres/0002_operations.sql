@@ -588,3 +588,17 @@ FROM prunes AS p JOIN pruned_jobs AS j ON j.prune_id = p.id;
 CREATE VIEW audit_queues AS
 SELECT id, queue, @schema@.rfc3339(at) AS at, actor, CAST(paused_at IS NOT NULL AS INTEGER) AS paused, max_running
 FROM queue_changes;
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- What only a retry and only a claim may change
+
+CREATE TRIGGER jobs_generation_guard BEFORE UPDATE OF generation ON jobs
+FOR EACH ROW WHEN (
+    NEW.generation <> OLD.generation
+    AND NOT (OLD.state IN ('completed', 'failed', 'cancelled') AND NEW.state = 'pending')
+)
+EXECUTE FUNCTION @schema@.refuse('generation rises when a finished job is retried, and only then');
+
+CREATE TRIGGER jobs_worker_guard BEFORE UPDATE OF worker ON jobs
+FOR EACH ROW WHEN (NEW.state = OLD.state AND NEW.worker IS DISTINCT FROM OLD.worker)
+EXECUTE FUNCTION @schema@.refuse('a lease changes hands by a claim alone');

@@ -193,10 +193,23 @@ BEGIN
                 WHERE finished_at IS NULL AND NEW.lease_epoch = OLD.lease_epoch + epochs AND NEW.state = OLD.state))
         OR NEW.generation NOT IN (OLD.generation, OLD.generation + 1)
         OR NEW.change_seq NOT IN (OLD.change_seq, OLD.change_seq + 1);
+    -- Where plain SQL left it out, jobs_reopened raises it, before or after the event of the retry is there.
+    SELECT RAISE(ABORT, 'generation rises when a finished job is retried, and only then')
+    WHERE NEW.generation <> OLD.generation
+        AND NOT (OLD.state IN ('completed', 'failed', 'cancelled') AND NEW.state = 'pending')
+        AND NOT (OLD.state = 'pending' AND NEW.state = 'pending' AND EXISTS (
+            SELECT 1 FROM job_events AS e WHERE e.seq = (SELECT MAX(seq) FROM job_events WHERE job_id = OLD.id)
+                AND (e.generation = NEW.generation OR e.to_state IN ('completed', 'failed', 'cancelled'))));
     SELECT RAISE(ABORT, 'lease_epoch, attempt and crash_count change with the state alone')
     WHERE NEW.state = OLD.state AND NEW.generation = OLD.generation
         AND ((NEW.lease_epoch <> OLD.lease_epoch AND NOT EXISTS (SELECT 1 FROM restores WHERE finished_at IS NULL))
             OR NEW.attempt <> OLD.attempt OR NEW.crash_count <> OLD.crash_count);
+END;
+
+CREATE TRIGGER jobs_worker_guard BEFORE UPDATE OF worker ON jobs
+WHEN NEW.state = OLD.state AND NEW.worker IS NOT OLD.worker
+BEGIN
+    SELECT RAISE(ABORT, 'a lease changes hands by a claim alone');
 END;
 
 CREATE TRIGGER jobs_restored AFTER UPDATE OF lease_epoch ON jobs

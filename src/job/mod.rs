@@ -1,13 +1,14 @@
 //! What a job is and what may happen to it. Pure: no I/O, no async, no clock.
 //!
 //! A job asks for one source reference to be copied to one destination. It lives in one row; [`state`] holds the table of
-//! what may happen to it, [`retry`] the decision after a failed attempt, [`options`] what a row may ask for, and
-//! [`progress`] what an attempt did. Whether a job is *equal* to another, or *the same target*, is a question of canonical
-//! references, answered once by [`NewJob::parse`].
+//! what may happen to it, [`retry`] the decision after a failed attempt, [`options`] what a row may ask for,
+//! [`progress`] what an attempt did, and [`replay`] what a history says of its row. Whether a job is *equal* to another, or
+//! *the same target*, is a question of canonical references, answered once by [`NewJob::parse`].
 
 mod new;
 pub mod options;
 pub mod progress;
+pub mod replay;
 pub mod retry;
 pub mod state;
 

@@ -277,7 +277,7 @@ pub struct Pruned {
     pub jobs: u64,
     /// Idempotency keys of jobs that were pruned long ago.
     pub keys: u64,
-    /// There is more to remove.
+    /// It stopped at its limit: there may be more to remove.
     #[serde(skip)]
     pub more: bool,
 }

@@ -81,7 +81,8 @@ impl Store {
     }
 
     /// Inserts jobs, all or none. For each: the new row's id, or the id of the job that does it already (an equal one that
-    /// waits, or the one that its idempotency key names) with `created: false`. Durable when it returns.
+    /// waits, or the one that its idempotency key names) with `created: false`. An equal one takes the better priority and the
+    /// earlier time, and counts as asked for now. Durable when it returns. A call that is refused fails alone.
     ///
     /// # Errors
     /// [`Error::KeyConflict`] when a key is known with other content; it names the fields.
@@ -155,8 +156,11 @@ impl Store {
         on!(self, store => store.intake().await)
     }
 
-    /// Takes pending jobs, best first: each is running now, its attempt and epoch are one higher, its lease is this worker's.
-    /// At most one a target, none whose target is being written, none from a paused queue.
+    /// Takes pending jobs, best first (the lowest priority, then the lowest id): each is running now, its attempt and epoch are
+    /// one higher, its lease is this worker's. At most one a target, none whose target is being written, none from a paused
+    /// queue, and never more than the limits of its queue and its registry leave, however many ask at once. Best first is
+    /// promised within a bounded window of each queue and registry: many rows for busy targets may let others pass, never stop
+    /// them.
     ///
     /// # Errors
     /// [`Error::Backend`]; then nothing was claimed. Do not drop this future: what it claimed would be lost until its lease
@@ -296,8 +300,8 @@ impl Store {
         on!(self, store => store.cancel(which, actor).await)
     }
 
-    /// Finished jobs are pending again, in a new generation; scheduled ones need not wait. Returns how many; pending and
-    /// running ones do not count.
+    /// Finished jobs are pending again, in a new generation; scheduled and paused ones need not wait. All count as asked for
+    /// now. Returns how many; pending and running ones do not count.
     ///
     /// # Errors
     /// [`Error::NotFound`] names an id that does not exist; nothing is changed then.
@@ -322,7 +326,8 @@ impl Store {
         on!(self, store => store.queue_change(queue, change, actor).await)
     }
 
-    /// Changes waiting jobs, each change an event. Returns how many it changed; finished and running ones do not count.
+    /// Changes waiting jobs, each change an event. Returns how many of them wait, also those that are so already; finished and
+    /// running ones do not count.
     ///
     /// # Errors
     /// [`Error::NotFound`] names an id that does not exist, [`Error::Invalid`] the value that cannot be; nothing is changed
@@ -398,8 +403,8 @@ impl Store {
     }
 
     /// Makes a database safe that was restored from a backup: no worker of the lost time can write to it any more, because
-    /// every epoch is raised far beyond what it may hold; what ran is scheduled again; its workers and temporary files are
-    /// forgotten.
+    /// every epoch is raised far beyond what it may hold; what ran is scheduled again, or cancelled when that was asked; its
+    /// workers and temporary files are forgotten.
     ///
     /// # Errors
     /// [`Error::Backend`]; then nothing was changed.
@@ -465,7 +470,9 @@ impl Store {
         on!(self, store => store.info().await)
     }
 
-    /// Checks the file and that rows and history agree; empty when all is well. Read-only.
+    /// Checks the database itself, and that rows and history agree: every job's events are [replayed](crate::job::replay) and
+    /// compared with its row. Each job is seen at one moment, but not all of them at the same: what is written meanwhile may be
+    /// seen or not, and no transaction is open for long. Empty when all is well. Read-only.
     ///
     /// # Errors
     /// [`Error::Backend`].

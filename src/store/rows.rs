@@ -2,6 +2,7 @@
 
 use super::{Error, JobEvent, WorkerRow};
 use crate::clock::UnixMillis;
+use crate::job::replay::{Entry, Facts};
 use crate::job::{Failure, Job, Kind, Progress};
 use sqlx::Row;
 
@@ -148,6 +149,31 @@ pub(super) fn event(row: &impl Columns) -> Result<JobEvent, Error> {
         actor: row.text("actor")?,
         reason: row.text_option("reason")?,
         detail: row.text_option("detail")?.map(json),
+    })
+}
+
+/// What `db check` compares with the history of a job.
+pub(super) fn facts(row: &impl Columns) -> Result<Facts, Error> {
+    Ok(Facts {
+        state: row.text("state")?.parse().map_err(|error| unreadable("state", error))?,
+        generation: row.int("generation")?,
+        attempt: row.int("attempt")?,
+        lease_epoch: row.int("lease_epoch")?,
+        worker: row.text_option("worker")?,
+    })
+}
+
+/// An event as `db check` replays it.
+pub(super) fn entry(row: &impl Columns) -> Result<Entry, Error> {
+    Ok(Entry {
+        seq: row.int("seq")?,
+        from: row.text_option("from_state")?,
+        to: row.text("to_state")?,
+        generation: row.int("generation")?,
+        lease_epoch: row.int("lease_epoch")?,
+        attempt: row.int("attempt")?,
+        attempt_after: row.int_option("attempt_after")?,
+        worker: row.text_option("worker")?,
     })
 }
 

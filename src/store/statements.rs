@@ -71,6 +71,12 @@ statements! {
         asked_seq = (SELECT MAX(seq) + 1 FROM job_events), \
         change_seq = change_seq + 1, change_actor = ?4, change_reason = 'an equal job was asked for' WHERE id = ?1";
 
+    /// A request that an equal job stands for is on record, also when it changed nothing else of that job: its event is the one
+    /// that `asked_seq` names. ?1 id, ?2 now, ?3 actor.
+    JOINED = "INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, actor, reason) \
+        SELECT id, ?2, state, state, generation, lease_epoch, attempt, ?3, 'an equal job was asked for' FROM jobs \
+        WHERE id = ?1 AND asked_seq > (SELECT MAX(seq) FROM job_events)";
+
     /// New jobs, in this order. ?1 JSON array of [source, destination, options, state, queue, priority, max attempts, run at,
     /// now, key, canonical source, target, registry, actor].
     INSERT = "INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
@@ -242,8 +248,9 @@ statements! {
         WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending', 'running') \
             AND (state <> 'running' OR cancel_requested_at IS NULL)";
 
-    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. ?1 JSON array of ids, ?2 now, ?3 actor.
+    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. All count as asked for now. ?1 JSON array of ids, ?2 now, ?3 actor.
     RETRY = "UPDATE jobs SET state = 'pending', run_at = ?2, paused_at = NULL, \
+            asked_seq = CASE WHEN state = 'scheduled' THEN (SELECT MAX(seq) + 1 FROM job_events) ELSE asked_seq END, \
             generation = generation + (state <> 'scheduled'), \
             attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
             bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
@@ -295,7 +302,8 @@ statements! {
         WHERE name = ?1 AND paused_at IS NOT NULL";
 
     /// A queue gets a limit, or loses it. ?1 name, ?2 limit or NULL, ?3 actor.
-    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) VALUES (?1, ?2, 1, ?3) \
+    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) SELECT ?1, ?2, 1, ?3 \
+        WHERE ?2 IS NOT NULL OR EXISTS (SELECT 1 FROM queues WHERE name = ?1) \
         ON CONFLICT (name) DO UPDATE SET max_running = excluded.max_running, change_seq = change_seq + 1, \
         change_actor = excluded.change_actor WHERE queues.max_running IS NOT excluded.max_running";
 
@@ -351,8 +359,9 @@ statements! {
     /// A restore begins. ?1 now, ?2 actor, ?3 epochs.
     RESTORE = "INSERT INTO restores (at, actor, epochs) VALUES (?1, ?2, ?3) RETURNING id";
 
-    /// What ran when the backup was made waits again. ?1 now, ?2 actor.
-    RESTORE_RUNNING = "UPDATE jobs SET state = 'scheduled', worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, \
+    /// What ran when the backup was made waits again, unless somebody wanted it cancelled. ?1 now, ?2 actor.
+    RESTORE_RUNNING = "UPDATE jobs SET state = CASE WHEN cancel_requested_at IS NULL THEN 'scheduled' ELSE 'cancelled' END, \
+        finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN ?1 END, worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, \
         attempt = MAX(attempt - 1, 0), run_at = ?1, change_seq = change_seq + 1, change_actor = ?2, \
         change_reason = 'restored from a backup' WHERE state = 'running'";
 
@@ -433,20 +442,17 @@ statements! {
     /// Workers that left temporary files but no row.
     TEMP_WORKERS = "SELECT DISTINCT worker FROM temp_files";
 
-    /// Rows and history disagree: the last event of a job says another state.
-    CHECK_LAST_EVENT = "SELECT j.id AS id, j.state AS state, e.to_state AS said FROM jobs AS j \
-        LEFT JOIN job_events AS e ON e.seq = (SELECT MAX(seq) FROM job_events WHERE job_id = j.id) \
-        WHERE e.seq IS NULL OR e.to_state <> j.state LIMIT 20";
+    /// A page of jobs, as their history must explain them. ?1 above this id, ?2 limit.
+    CHECK_JOBS = "SELECT id, state, generation, attempt, lease_epoch, worker FROM jobs WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-    /// More than one completion in a generation.
-    CHECK_COMPLETIONS = "SELECT job_id AS id, generation, COUNT(*) AS times FROM job_events \
-        WHERE to_state = 'completed' AND from_state = 'running' GROUP BY job_id, generation HAVING COUNT(*) > 1 LIMIT 20";
+    /// The histories of a page of jobs. ?1 above this id, ?2 up to this id.
+    CHECK_EVENTS = "SELECT job_id, seq, from_state, to_state, generation, lease_epoch, attempt, worker, \
+            CASE WHEN json_valid(detail) THEN CAST(detail ->> '$.attempt_after' AS INTEGER) END AS attempt_after \
+        FROM job_events WHERE job_id > ?1 AND job_id <= ?2 ORDER BY job_id, seq";
 
-    /// Events whose chain is broken: each starts where the one before ended.
-    CHECK_CHAIN = "SELECT seq, job_id AS id FROM (SELECT seq, job_id, from_state, \
-            LAG(to_state) OVER (PARTITION BY job_id ORDER BY seq) AS before, lease_epoch, \
-            LAG(lease_epoch) OVER (PARTITION BY job_id ORDER BY seq) AS epoch_before FROM job_events) \
-        WHERE from_state IS NOT before OR lease_epoch < epoch_before LIMIT 20";
+    /// Targets that more than one job writes.
+    CHECK_TARGETS = "SELECT dest_key, COUNT(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY dest_key HAVING COUNT(*) > 1 \
+        ORDER BY dest_key LIMIT 20";
 
     /// Size of the tables.
     SIZES = "SELECT (SELECT COUNT(*) FROM jobs) AS jobs, (SELECT COUNT(*) FROM job_events) AS events";

@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-const USAGE: &str = "usage: scripts/crash [--database sqlite] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--plan] [--program FILE]
+const USAGE: &str = "usage: scripts/crash [--database sqlite|postgres] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--plan] [--program FILE]
   --seed S      begin with this seed; default: a new one each time
   --rounds N    so many rounds, each with the next seed; default 1
   --seeds A..B  the seeds from A to B, both included
@@ -127,7 +127,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
             "--database" => {
                 rules.kind = match value()?.as_str() {
                     "sqlite" => Kind::Sqlite,
-                    other => return Err(format!("--database {other}: use sqlite")),
+                    "postgres" => Kind::Postgres,
+                    other => return Err(format!("--database {other}: use sqlite or postgres")),
                 }
             }
             other => return Err(format!("unknown argument {other}")),

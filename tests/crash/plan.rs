@@ -294,7 +294,7 @@ impl Plan {
         let rest = Request {
             source,
             target,
-            queue: if random.percent(60) { "default" } else { random.pick::<&'static str>(&QUEUES) },
+            queue: if random.percent(50) { "default" } else { random.pick::<&'static str>(&["slow", "slow", "fast"]) },
             priority: i64::try_from(random.of(0..=200)).expect("small"),
             delay_ms: random.percent(8).then(|| random.of(100..=900)),
             max_attempts: random.percent(15).then(|| random.of(1..=3)),

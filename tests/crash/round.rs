@@ -104,13 +104,14 @@ fn store(plan: &Plan, scene: &Scene, text: &str) -> PathBuf {
     std::fs::create_dir_all(&folder).expect("a folder to keep things in");
     std::fs::write(folder.join("plan.txt"), format!("{plan:#?}")).expect("write the plan");
     std::fs::write(folder.join("report.txt"), text).expect("write the report");
-    let database = scene.binary.database().file();
-    let database = database.parent().expect("a folder").to_owned();
-    for (name, from) in [("program", scene.folder()), ("shell", scene.shell.folder()), ("database", database)] {
+    for (name, from) in [("program", scene.folder()), ("shell", scene.shell.folder())] {
         let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(folder.join(name)).status();
         if !copied.is_ok_and(|status| status.success()) {
-            eprintln!("{name} could not be kept");
+            eprintln!("the folder of the {name} could not be kept");
         }
+    }
+    if !scene.shell.store(&folder) {
+        eprintln!("the database could not be kept");
     }
     folder
 }

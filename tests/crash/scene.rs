@@ -2,10 +2,11 @@
 
 use super::Rules;
 use super::plan::{MAX_ATTEMPTS, POOL, Plan, Request, Side, Source, Target};
-use super::sql::{Kind, Shell};
-use super::support::binary::Binary;
+use super::sql::Shell;
+use super::support::binary::{Binary, Running};
 use super::support::fake::Fake;
 use super::support::image::{Image, ImageBuilder, index};
+use super::support::need;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -23,7 +24,9 @@ const SHORT: [(&str, &str); 6] = [
 ];
 
 pub struct Scene {
-    pub binary: Binary,
+    /// Runs a program in the surroundings of this round: its database, its state folder, its settings.
+    binary: Binary,
+    program: PathBuf,
     pub shell: Shell,
     pub source: Fake,
     pub destination: Fake,
@@ -31,7 +34,8 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(plan: &Plan, rules: &Rules) -> Self {
-        let mut binary = Binary::of(&rules.program);
+        let setpriv = need("setpriv").expect("setpriv, of util-linux");
+        let mut binary = Binary::of(setpriv).on(rules.kind.fresh());
         for (name, value) in SHORT {
             binary = binary.env(name, value);
         }
@@ -40,11 +44,9 @@ impl Scene {
             .env("FREIGHTLINER_RETRY_MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
             .env("FREIGHTLINER_RETRY_POISON_LIMIT", plan.poison_limit.to_string())
             .env("FREIGHTLINER_REGISTRY_TRIES", plan.registry_tries.to_string());
-        let database = match rules.kind {
-            Kind::Sqlite => binary.database().file().display().to_string(),
-        };
-        let scene =
-            Self { shell: Shell::new(rules.kind, database), binary, source: Fake::start(), destination: Fake::start() };
+        let shell = Shell::new(rules.kind, binary.database());
+        let (source, destination) = (Fake::start(), Fake::start());
+        let scene = Self { shell, binary, program: rules.program.clone(), source, destination };
         for (number, image) in pool().iter().enumerate() {
             scene.source.put_image("pool/app", &pool_tag(number), image);
         }
@@ -60,6 +62,12 @@ impl Scene {
             Side::Source => &self.source,
             Side::Destination => &self.destination,
         }
+    }
+
+    /// Starts the program. It dies with this process, however that ends, also when it is stopped just then.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let program = self.program.to_str().expect("a path in UTF-8");
+        self.binary.spawn(&[&["--pdeathsig", "KILL", "--", program], arguments].concat())
     }
 
     /// The folder of everything this round leaves on disk.

@@ -331,6 +331,7 @@ fn enqueue_one(connection: &Direct, entry: &Entry<'_>, request: &Request) -> Res
 /// An equal job that waits takes the better priority and the earlier time, and the new key as a second one.
 fn join(connection: &Direct, id: JobId, job: &NewJob, now: UnixMillis, actor: &str) -> Result<(), Error> {
     connection.run(sql::JOIN, (id, job.priority, now.0, actor))?;
+    connection.run(sql::JOINED, (id, now.0, actor))?;
     if let Some(key) = &job.idempotency_key {
         connection.run(sql::KEY_ADD, (key, id, now.0))?;
     }

@@ -92,7 +92,7 @@ fn remove(connection: &Direct, prune: i64, ids: Vec<i64>) -> Result<u64, Error> 
     connection.run(sql::PRUNE_JOBS, [prune])
 }
 
-async fn close(connection: SqliteConnection) {
+pub(super) async fn close(connection: SqliteConnection) {
     use sqlx::Connection;
     if let Err(error) = connection.close().await {
         tracing::debug!(%error, "closing a connection");

@@ -86,6 +86,12 @@ impl Lanes {
         true
     }
 
+    /// Operations that wait now.
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.control.len() + waiting.bulk.len()
+    }
+
     /// Nobody puts anything any more; what waits is still taken.
     pub(super) fn close(&self) {
         self.lock().closed = true;

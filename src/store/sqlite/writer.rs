@@ -26,6 +26,9 @@ const CONTROL_BATCH: usize = 1024;
 const BULK_BATCH: usize = 512;
 /// Rows that the bulk lane may write in one transaction, about: bounds how long a heartbeat waits behind it.
 const BULK_ROWS: usize = 2000;
+/// How long those who were answered together are waited for, so that one commit serves their next operations too. Less than a
+/// commit takes; who works alone waits for nobody.
+const GATHERING: Duration = Duration::from_micros(200);
 /// How long a locked database is waited for before callers are told. A foreign writer may well hold it for seconds.
 const BUSY_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between tries when SQLite's own waiting was in vain.
@@ -123,7 +126,9 @@ impl Actor {
             if !batch.is_empty() {
                 let fate = self.commit(&mut batch);
                 self.tell(&fate, batch.len());
+                let answered = batch.len();
                 std::mem::take(&mut batch).answer(&fate);
+                self.await_next(answered);
             }
             // A commit that failed took its connection along. The log may be what fills the disk: it is looked after all the same.
             if self.connection.is_none() && self.checkpoints.wanted() {
@@ -148,6 +153,15 @@ impl Actor {
                 tracing::debug!(%error, operations, "a transaction was rolled back again");
             }
             Err(error) => tracing::warn!(%error, operations, "a transaction was rolled back"),
+        }
+    }
+
+    /// Those who were answered now send their next operations: without this pause the first of them would get a commit of its
+    /// own, and all others would wait for it.
+    fn await_next(&self, answered: usize) {
+        let start = self.clock.boot();
+        while answered > 1 && self.lanes.len() < answered && self.clock.boot().since(start) < GATHERING {
+            std::thread::yield_now();
         }
     }
 

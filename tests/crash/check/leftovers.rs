@@ -27,7 +27,7 @@ pub fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     if integrity != "ok" {
         findings.add(&[], format!("the database is not sound: {integrity}"));
     }
-    let check = evidence.scene.binary.run(&["db", "check"]);
+    let check = evidence.scene.start(&["db", "check"]).finish();
     if check.code() != Some(0) {
         findings.add(&[], format!("db check found something: {check}"));
     }
@@ -68,11 +68,24 @@ fn badly_ended(evidence: &Evidence<'_>, exit: &Exit) -> Option<String> {
         Deed::Work { .. } => code == Some(0) || by_term && (terms.len() > 1 || !terms[0].ready),
         Deed::Drain => code == Some(i32::from(failed_since(evidence, exit.started_ms))),
         Deed::Ask { group } if evidence.plan.groups[group].way == Way::Replicate => {
-            code == Some(0) || code == Some(1) || by_term && !terms.is_empty()
+            let ended = |states: &[&str]| replicated(evidence, group, states);
+            match code {
+                Some(0) => ended(&["completed"]),
+                Some(1) => ended(&["failed", "cancelled"]),
+                _ => by_term && !terms.is_empty(),
+            }
         }
         Deed::Ask { .. } | Deed::Steer => code == Some(0) || by_term && !terms.is_empty(),
     };
     (!well).then(|| format!("ended with code {code:?}, signal {signal:?}"))
+}
+
+/// A job that this command can have followed came to one of these ends.
+fn replicated(evidence: &Evidence<'_>, group: usize, states: &[&str]) -> bool {
+    let request = &evidence.plan.requests[evidence.plan.groups[group].requests[0]];
+    let (source, target) = (evidence.scene.source_of(request), evidence.scene.target_of(request));
+    let mut jobs = evidence.jobs.values().filter(|job| job.source == source && job.destination == target);
+    jobs.any(|job| evidence.events_of(job.id).any(|event| states.contains(&event.to_state.as_str())))
 }
 
 /// A job failed for good while this ran.

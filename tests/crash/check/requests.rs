@@ -90,32 +90,33 @@ fn invented(evidence: &Evidence<'_>, findings: &mut Findings) {
 }
 
 /// A list that was loaded again after it was interrupted added only what was missing: each line is there once for each load
-/// that was finished, and once more when the last one was not.
+/// that was finished, and once more when the last load of a list was not.
 fn loads(evidence: &Evidence<'_>, findings: &mut Findings) {
-    for (number, group) in evidence.plan.groups.iter().enumerate().filter(|(_, group)| group.way == Way::Load) {
-        let runs = evidence.book.exits.iter().filter(|exit| exit.deed == Deed::Ask { group: number });
-        let unfinished = runs.max_by_key(|exit| exit.started_ms).is_some_and(|exit| exit.output.code() != Some(0));
-        for request in &group.requests {
-            let request = &evidence.plan.requests[*request];
-            let (source, target) = (evidence.scene.source_of(request), evidence.scene.target_of(request));
-            // Keys of lines: `file:HASH:LOAD:LINE`.
-            let key =
-                |job: &Job| Some(job.idempotency_key.as_ref()?.strip_prefix("file:")?.split(':').next()?.to_owned());
-            let mut lines: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-            for job in evidence.jobs.values().filter(|job| job.source == source && job.destination == target) {
-                if let Some(hash) = key(job) {
-                    lines.entry(hash).or_default().push(job.id);
-                }
-            }
-            for (hash, ids) in lines {
-                let finished = evidence.finished_loads.iter().filter(|load| **load == hash).count();
-                if ids.len() > finished + usize::from(unfinished) {
-                    let text = format!("one line of list {number} is there {} times after {finished} loads", ids.len());
-                    findings.add(&ids, text);
-                }
-            }
+    let groups = evidence.plan.groups.iter().enumerate().filter(|(_, group)| group.way == Way::Load);
+    let is_unfinished = |group: usize| {
+        let runs = evidence.book.exits.iter().filter(|exit| exit.deed == Deed::Ask { group });
+        runs.max_by_key(|exit| exit.started_ms).is_some_and(|exit| exit.output.code() != Some(0))
+    };
+    let unfinished = groups.map(|(group, _)| group).any(is_unfinished);
+    let mut lines: BTreeMap<(&str, &str), Vec<i64>> = BTreeMap::new();
+    for job in evidence.jobs.values() {
+        if let Some(line) = job.idempotency_key.as_deref().and_then(line_of) {
+            lines.entry(line).or_default().push(job.id);
         }
     }
+    for ((hash, line), ids) in lines {
+        let finished = evidence.finished_loads.iter().filter(|load| *load == hash).count();
+        if ids.len() > finished + usize::from(unfinished) {
+            let times = ids.len();
+            findings.add(&ids, format!("line {line} of list {hash} is there {times} times after {finished} loads"));
+        }
+    }
+}
+
+/// The list and the line that a key of the program's own names: `file:HASH:LOAD:LINE`.
+fn line_of(key: &str) -> Option<(&str, &str)> {
+    let mut parts = key.strip_prefix("file:")?.split(':');
+    Some((parts.next()?, parts.nth(1)?))
 }
 
 /// The end of a job is one that its history allows.

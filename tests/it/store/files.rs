@@ -126,3 +126,62 @@ async fn what_was_acknowledged_is_there_after_closing() {
     let again = open(&database).await.unwrap();
     assert_eq!(again.stats().await.unwrap().pending, 1);
 }
+
+#[tokio::test]
+async fn a_database_that_stays_locked_is_an_error_and_nothing_of_what_was_asked_is_stored() {
+    use freightliner::job::{Report, State};
+    use freightliner::store::{Outcome, Retention, Settled, Work};
+    let bench = Bench::new().await;
+    bench.enqueue(numbered(1)).await;
+    let claim = bench.claim_one().await;
+    bench.enqueue(numbered(2)).await;
+    let mut other = bench.foreign().await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let (store, done) = (&bench.store, Outcome::Completed(Report::default()));
+    let all = async {
+        tokio::join!(
+            store.enqueue(vec![numbered(3)], "test"),
+            store.claim(freightliner::store::ClaimRequest {
+                worker: bench.worker,
+                room: 1,
+                queue: None,
+                only: None,
+                lease_ttl: super::TTL,
+                registry_limits: std::sync::Arc::default(),
+            }),
+            store.settle(claim, &done, Work::default(), &[]),
+            store.prune(
+                Retention { keys_before: Some(super::later(&bench.clock, 99)), ..Retention::default() },
+                10,
+                "test"
+            ),
+            store.invalidate("test"),
+        )
+    };
+    // The store's own patience ends by the manual clock, which therefore runs fast.
+    let hurry = async {
+        loop {
+            bench.hand.advance(Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (enqueued, claimed, settled, pruned, restored) = tokio::select! {
+        all = all => all,
+        () = hurry => unreachable!("it goes on for ever"),
+    };
+    let unsettled = settled.unwrap_err();
+    for (what, error) in [
+        ("enqueue", enqueued.unwrap_err()),
+        ("claim", claimed.unwrap_err()),
+        ("settle", unsettled.error),
+        ("prune", pruned.unwrap_err()),
+        ("invalidate", restored.unwrap_err()),
+    ] {
+        assert!(matches!(error, Error::Backend { .. }) && error.is_transient(), "{what}: {error:?}");
+    }
+    other.execute("COMMIT").await.unwrap();
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.running), (1, 1), "as it was");
+    let settled = store.settle(unsettled.claim, &done, Work::default(), &[]).await.unwrap();
+    assert_eq!(settled, Settled::Now(State::Completed), "the claim was given back and is still good");
+}

@@ -10,8 +10,14 @@ mod sqlite {
     pub type Bench = super::Bench<super::OnSqlite>;
 
     mod attempts;
+    mod checks;
+    mod claims;
     mod enqueue;
     mod files;
+    mod limits;
+    mod model;
+    mod operators;
+    mod retention;
     mod rules;
     mod sweeping;
 }
@@ -24,11 +30,14 @@ mod postgres {
     pub type Bench = super::Bench<super::OnPostgres>;
 
     mod attempts;
+    mod claims;
     mod enqueue;
     mod rules;
     mod server;
     mod sweeping;
 }
+
+mod sentences;
 
 use crate::support::database::Database;
 use freightliner::clock::{Clock, ManualClock, UnixMillis};

@@ -118,6 +118,8 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
         ("UPDATE jobs SET finished_at = 0 WHERE id = 1", "finished job never changes"),
         ("UPDATE jobs SET failure_class = 'x' WHERE id = 1", "finished job never changes"),
         ("UPDATE jobs SET attempt = 0 WHERE id = 1", "with the state alone"),
+        ("UPDATE jobs SET generation = generation + 1 WHERE id = 1", "only then"),
+        ("UPDATE jobs SET generation = generation + 1, attempt = 0 WHERE id = 2", "only then"),
         ("UPDATE jobs SET crash_count = 9 WHERE id = 1", "with the state alone"),
         ("INSERT INTO jobs (source, destination, dest_key) VALUES ('a', 'b', 'c')", "leave those columns out"),
         ("INSERT INTO jobs (source, destination, asked_seq) VALUES ('a', 'b', 9)", "leave those columns out"),
@@ -165,8 +167,14 @@ async fn what_breaks_a_rule_is_refused_with_the_reason() {
     }
     assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 2);
     let running = job_in(State::Running).await;
-    let error = running.sql("UPDATE jobs SET state = 'cancelled' WHERE id = 1").await.unwrap_err();
-    assert!(error.contains("cancel_requested_at"), "{error}");
+    for (statement, word) in [
+        ("UPDATE jobs SET state = 'cancelled' WHERE id = 1", "cancel_requested_at"),
+        ("UPDATE jobs SET worker = 'me' WHERE id = 1", "changes hands by a claim alone"),
+        ("UPDATE jobs SET generation = 2, attempt = 0, lease_epoch = lease_epoch + 1 WHERE id = 1", "only then"),
+    ] {
+        let error = running.sql(statement).await.unwrap_err();
+        assert!(error.contains(word), "{statement}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -56,6 +56,8 @@ fn a_disk_that_fills_up_under_a_worker_loses_nothing_and_is_waited_out() {
             break;
         }
     }
+    let health = scene.binary.run(&["health-check"]).expect_code(1);
+    assert!(health.errors().contains("folder of the database") && health.errors().contains("No space"), "{health}");
     let before = complaints(&worker).len();
     scene.source.release("layer");
     std::thread::sleep(FULL);
@@ -66,6 +68,7 @@ fn a_disk_that_fills_up_under_a_worker_loses_nothing_and_is_waited_out() {
     std::fs::remove_file(filler).unwrap();
 
     disk.change("size=64m");
+    scene.binary.run(&["health-check"]).success();
     let query = "SELECT count(*) AS n FROM jobs WHERE state <> 'completed'";
     eventually("all to be completed", || {
         let rows = scene.binary.run(&["sql", query, "-o", "json"]).success().json();

@@ -175,6 +175,48 @@ fn whatever_the_disk_forgets_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_checkpoint_may_be_cut_off_at_any_step() {
+    const JOBS: usize = 1_050;
+    let Some(sqlite3) = crate::support::need("sqlite3") else { return };
+    let binary = Binary::new();
+    // The first thousand are one transaction, and long enough for the log to be copied and cut right after it.
+    let key = "k".repeat(1100);
+    let line = |n: usize| {
+        let job = serde_json::json!({
+            "source": format!("a.example/x:{n}"), "destination": format!("b.example/x:{n}"),
+            "idempotency_key": format!("{n} {key}"),
+        });
+        format!("{job}\n")
+    };
+    let file = binary.home().join("lines");
+    std::fs::write(&file, (0..JOBS).map(line).collect::<String>()).unwrap();
+    let script = format!("exec $F enqueue -o jsonl --from-file '{}'", file.display());
+    let Some(traced) = Traced::start(&binary, &script) else { return };
+    let steps = traced.steps(&binary);
+
+    let cuts = steps.iter().filter(|step| matches!(step, Step::Truncated { file, size: 0 } if file.ends_with("-wal")));
+    assert!(cuts.count() > 0, "the log was never cut");
+    let folder = binary.home().join("image");
+    let mut images = Images { disk: Disk::default(), seen: BTreeSet::new(), seed: 0, folder, opened: 0 };
+    let mut told = Told::default();
+    for (at, step) in steps.iter().enumerate() {
+        images.disk.apply(step);
+        let lucky = images.lucky();
+        let kinds = match step {
+            Step::Said(text) if told.hear(text) => vec![Luck::Nothing],
+            Step::Said(_) | Step::Opened(_) | Step::SyncBegan(..) => continue,
+            // Before anything was acknowledged the other test has looked.
+            _ if told.there.is_empty() => continue,
+            Step::Wrote { .. } if at % 250 != 0 => continue,
+            _ => vec![Luck::Nothing, lucky],
+        };
+        images.open(&sqlite3, &told, &kinds, &format!("step {at}"));
+    }
+    assert!(told.there.len() > JOBS / 2, "only {} acknowledgements were understood", told.there.len());
+    assert!(images.opened > 15, "only {} images", images.opened);
+}
+
+#[test]
 fn many_who_wait_share_one_sync() {
     const JOBS: usize = 48;
     let scene = Scene::new();

@@ -42,7 +42,16 @@ struct Look {
 impl Worker {
     /// A loop that has so many jobs at a time. It tells `started` when a claim was answered.
     pub fn new(store: Store, concurrency: usize, started: Option<UnboundedSender<Timer>>) -> Self {
-        Self { id: Uuid::now_v7(), store, concurrency, started, running: JoinSet::new(), settled: 0, looked: Timer::start(), full: false }
+        Self {
+            id: Uuid::now_v7(),
+            store,
+            concurrency,
+            started,
+            running: JoinSet::new(),
+            settled: 0,
+            looked: Timer::start(),
+            full: false,
+        }
     }
 
     /// Works until nothing waits and nothing runs; how many jobs it settled.
@@ -111,11 +120,8 @@ impl Worker {
 
     async fn claim(&mut self, room: usize, intake: bool) -> Measured<usize> {
         let request = request(self.id, room, &Limits::default());
-        let claims = if intake {
-            self.store.intake_and_claim(request).await?.1
-        } else {
-            self.store.claim(request).await?
-        };
+        let claims =
+            if intake { self.store.intake_and_claim(request).await?.1 } else { self.store.claim(request).await? };
         let claimed = claims.len();
         self.full = claimed > 0 && claimed == room;
         let now = Timer::start();

@@ -174,7 +174,16 @@ impl Worker {
     #[must_use]
     pub fn new(parts: Parts, presence: Arc<Presence>) -> Self {
         let seen = parts.clock.boot();
-        Self { parts, presence, running: JoinSet::new(), controls: HashMap::new(), worked: Worked::default(), seen, looked: seen, full: false }
+        Self {
+            parts,
+            presence,
+            running: JoinSet::new(),
+            controls: HashMap::new(),
+            worked: Worked::default(),
+            seen,
+            looked: seen,
+            full: false,
+        }
     }
 
     /// Works until drained: by the shutdown, or, with `until_done`, when nothing is left to do. When the shutdown says so,

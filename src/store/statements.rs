@@ -9,6 +9,15 @@ macro_rules! job_columns {
     };
 }
 
+/// What all lists of jobs have in common.
+macro_rules! jobs_filter {
+    () => {
+        "(?2 IS NULL OR source GLOB ?2) AND (?3 IS NULL OR destination GLOB ?3) AND (?4 IS NULL OR created_at >= ?4) \
+         AND (?5 IS NULL OR id < ?5) AND (?7 IS NULL OR queue = ?7) AND (?8 IS NULL OR batch_id = ?8) \
+         ORDER BY id DESC LIMIT ?6"
+    };
+}
+
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
         $($(#[$doc])* pub(crate) const $name: &str = $sql;)*
@@ -26,10 +35,14 @@ statements! {
 
     /// Jobs, newest first. ?1 state, ?2 source glob, ?3 destination glob, ?4 created since, ?5 below this id, ?6 limit,
     /// ?7 queue, ?8 batch.
-    JOBS = concat!("SELECT ", job_columns!(), " FROM jobs WHERE (?1 IS NULL OR state = ?1) \
-        AND (?2 IS NULL OR source GLOB ?2) AND (?3 IS NULL OR destination GLOB ?3) \
-        AND (?4 IS NULL OR created_at >= ?4) AND (?5 IS NULL OR id < ?5) \
-        AND (?7 IS NULL OR queue = ?7) AND (?8 IS NULL OR batch_id = ?8) ORDER BY id DESC LIMIT ?6");
+    JOBS = concat!("SELECT ", job_columns!(), " FROM jobs WHERE (?1 IS NULL OR state = ?1) AND ", jobs_filter!());
+
+    /// As JOBS, with a state: found by the index of states, however rare it is.
+    JOBS_IN_STATE = concat!("SELECT ", job_columns!(), " FROM jobs INDEXED BY jobs_state WHERE state = ?1 AND ", jobs_filter!());
+
+    /// As JOBS, with a batch: found by the index of batches.
+    JOBS_IN_BATCH = concat!("SELECT ", job_columns!(), " FROM jobs INDEXED BY jobs_batch WHERE batch_id IS NOT NULL \
+        AND batch_id = ?8 AND (?1 IS NULL OR state = ?1) AND ", jobs_filter!());
 
     /// The history of a job. ?1 id.
     EVENTS = "SELECT seq, job_id, at, from_state, to_state, lease_epoch, attempt, worker, actor, reason, detail \
@@ -283,14 +296,14 @@ statements! {
     LAST_JOB = "SELECT COALESCE(MAX(id), 0) AS id FROM jobs";
 
     /// Queues with a row or with jobs that are not finished. ?1 now.
-    QUEUES = "SELECT n.name, q.paused_at, q.max_running, COALESCE(SUM(j.state = 'scheduled'), 0) AS scheduled, \
-            COALESCE(SUM(j.state = 'pending'), 0) AS pending, COALESCE(SUM(j.state = 'running'), 0) AS running, \
-            MAX(CASE WHEN j.state = 'pending' THEN ?1 - j.run_at END) AS oldest_pending_age_ms \
-        FROM (SELECT name FROM queues UNION \
-            SELECT queue FROM jobs WHERE state IN ('scheduled', 'pending', 'running')) AS n \
-        LEFT JOIN queues AS q ON q.name = n.name \
-        LEFT JOIN jobs AS j ON j.queue = n.name AND j.state IN ('scheduled', 'pending', 'running') \
-        GROUP BY n.name ORDER BY n.name";
+    QUEUES = "WITH counted AS MATERIALIZED (SELECT queue AS name, SUM(state = 'scheduled') AS scheduled, \
+            SUM(state = 'pending') AS pending, SUM(state = 'running') AS running, \
+            MIN(CASE WHEN state = 'pending' THEN run_at END) AS oldest \
+            FROM jobs WHERE state IN ('scheduled', 'pending', 'running') GROUP BY queue) \
+        SELECT n.name, q.paused_at, q.max_running, COALESCE(c.scheduled, 0) AS scheduled, \
+            COALESCE(c.pending, 0) AS pending, COALESCE(c.running, 0) AS running, ?1 - c.oldest AS oldest_pending_age_ms \
+        FROM (SELECT name FROM queues UNION SELECT name FROM counted) AS n \
+        LEFT JOIN queues AS q ON q.name = n.name LEFT JOIN counted AS c ON c.name = n.name ORDER BY n.name";
 
     /// A queue is paused. ?1 name, ?2 now, ?3 actor.
     QUEUE_PAUSE = "INSERT INTO queues (name, paused_at, change_seq, change_actor) VALUES (?1, ?2, 1, ?3) \

@@ -21,7 +21,12 @@ impl Sqlite {
         after: Option<JobId>,
         limit: u32,
     ) -> Result<Vec<Job>, Error> {
-        sqlx::query(sql::JOBS)
+        let statement = match filter {
+            JobFilter { batch: Some(_), .. } => sql::JOBS_IN_BATCH,
+            JobFilter { state: Some(_), .. } => sql::JOBS_IN_STATE,
+            _ => sql::JOBS,
+        };
+        sqlx::query(statement)
             .bind(filter.state.map(State::as_str))
             .bind(filter.source.as_deref().map(glob))
             .bind(filter.destination.as_deref().map(glob))

@@ -132,7 +132,11 @@ impl Actor {
             }
             // A commit that failed took its connection along. The log may be what fills the disk: it is looked after all the same.
             if self.connection.is_none() && self.checkpoints.wanted() {
-                self.connection = Direct::open(&self.path, super::BUSY_TIMEOUT).ok();
+                match Direct::open(&self.path, super::BUSY_TIMEOUT) {
+                    Ok(connection) => self.connection = Some(connection),
+                    // The next commit opens it too, and tells its caller.
+                    Err(error) => tracing::debug!(%error, "the log could not be looked after"),
+                }
             }
             if let Some(connection) = &self.connection {
                 self.checkpoints.after_commit(connection);

@@ -6,6 +6,7 @@ use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::fake::{Fault, Matcher};
 use crate::support::image::ImageBuilder;
+use crate::support::pgbouncer::PgBouncer;
 use crate::work::{Scene, enqueue, job};
 use serde_json::{Value, json};
 
@@ -186,6 +187,18 @@ fn a_target_with_anything_in_it_is_refused_untouched() {
     // Its triggers are awake.
     assert_eq!(enqueue(&there, &["enqueue", "a.example/x:1", "b.example/x:1"]), 1);
     assert_eq!(rows(&there, "job_events"), 1);
+}
+
+#[test]
+fn a_copy_goes_through_a_transaction_pooler() {
+    let Some(there) = elsewhere() else { return };
+    let Database::Postgres { own } = there.database() else { panic!("elsewhere is PostgreSQL") };
+    let Some(bouncer) = PgBouncer::start(own) else { return };
+    let here = Binary::new();
+    let lines: String = (0..2_500).map(|n| format!("a.example/x:{n} b.example/x:{n}\n")).collect();
+    here.run_with_input(&["enqueue", "--from-file", "-"], lines.as_bytes()).success();
+    assert_eq!(json_of(&here, &["db", "copy-to", &bouncer.url()])["jobs"], 2_500);
+    assert_eq!(json_of(&there, &["db", "check"])["ok"], true);
 }
 
 #[test]

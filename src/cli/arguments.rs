@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 const OTHER_TOOLS: &str = "syft/grype/skopeo";
 
 /// Commands that are not there yet, below the command that they belong to, and what to use instead.
-const ABSENT: [(&str, &str, Option<&str>); 19] = [
+const ABSENT: [(&str, &str, Option<&str>); 18] = [
     ("", "serve", None),
     ("", "schedule", None),
     ("", "replicate-tree", None),
@@ -33,7 +33,6 @@ const ABSENT: [(&str, &str, Option<&str>); 19] = [
     ("", "sbom", Some(OTHER_TOOLS)),
     ("", "layers", Some(OTHER_TOOLS)),
     ("", "test-manifest", None),
-    ("db", "copy-to", None),
     ("db", "prune", Some("freightliner jobs prune")),
 ];
 
@@ -239,6 +238,7 @@ mod tests {
             "queue limit a 0",
             "queue limit a -1",
             "db backup",
+            "db copy-to",
             "db restore",
             "db restore x --in-place",
             "replicate a",

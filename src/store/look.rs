@@ -306,6 +306,8 @@ pub struct Copied {
     pub transfers: u64,
     /// Jobs that were running: they are scheduled again in the copy.
     pub requeued: u64,
+    /// Texts that the target cannot hold as they are, and that are others there.
+    pub replaced: u64,
 }
 
 /// Something about a job that is no change of it and yet belongs into its history.

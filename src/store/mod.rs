@@ -7,6 +7,7 @@
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
 mod choose;
+mod copy;
 mod crash;
 mod error;
 mod lease;

@@ -1,6 +1,7 @@
 //! The README's SQL, run as it stands there: what it promises is what the database does.
 
 use crate::support::binary::Binary;
+use crate::support::database::Database;
 use crate::support::fake::Fake;
 use crate::support::image::ImageBuilder;
 
@@ -155,4 +156,22 @@ fn the_commands_for_operators_do_what_they_say() {
     }
     assert!(README.matches("\n- its queue `nightly` is paused").count() == 1, "the example of `jobs why`");
     binary.run(&["db", "check"]).success();
+}
+
+#[test]
+fn a_queue_moves_to_postgresql_as_it_stands_there() {
+    let Some(target) = Database::postgres() else { return };
+    let binary = database();
+    let commands = commands("From SQLite to PostgreSQL");
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    let place = |word: &String| match word.split(':').next() {
+        Some("sqlite") => binary.database().url(),
+        Some("postgres") => target.url(),
+        _ => word.clone(),
+    };
+    let words: Vec<String> = commands[0].iter().map(place).collect();
+    binary.run(&words[1..].iter().map(String::as_str).collect::<Vec<_>>()).success();
+    let jobs = "SELECT count(*) AS n FROM jobs";
+    let there = binary.run(&["--database", &target.url(), "sql", jobs]).success().text();
+    assert_eq!(there, binary.run(&["sql", jobs]).success().text());
 }

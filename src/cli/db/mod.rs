@@ -1,6 +1,8 @@
 //! `db`: look after the database.
 
 mod backup;
+mod copy_to;
+mod idle;
 mod restore;
 mod staging;
 
@@ -21,6 +23,8 @@ pub enum DbCommand {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of the database, safe for workers to go on with.
     Restore(restore::RestoreArgs),
+    /// Copy everything into an empty PostgreSQL database, for a queue that outgrows this host.
+    CopyTo(copy_to::CopyToArgs),
 }
 
 /// Does it.
@@ -34,6 +38,7 @@ pub async fn run(context: &mut Context, command: &DbCommand) -> Result {
         DbCommand::Check => check(context).await,
         DbCommand::Backup(arguments) => backup::run(context, arguments).await,
         DbCommand::Restore(arguments) => restore::run(context, arguments).await,
+        DbCommand::CopyTo(arguments) => copy_to::run(context, arguments).await,
     }
 }
 

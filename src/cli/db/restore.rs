@@ -5,13 +5,13 @@
 //! old one's write-ahead log into the new file, so the log is worked in and gone before. A log that stays although it was
 //! worked in belongs to a process that has the database open.
 
+use super::idle::no_living_worker;
 use super::staging::{Staging, parent, sync_folder};
 use crate::cli::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::report::count;
 use crate::config::ensure_private_dir;
 use crate::store::{DatabaseUrl, Restored, Store};
-use crate::worker::presence::{Place, Proof, probe};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -60,7 +60,7 @@ struct Done {
 /// # Errors
 /// A worker is at work, the file is no sound backup, or a database is there already; the database is as it was then.
 pub async fn run(context: &mut Context, arguments: &RestoreArgs) -> Result {
-    no_living_worker(context)?;
+    no_living_worker(context, "its database cannot be restored")?;
     let done = match &arguments.file {
         Some(file) => from_file(context, &context.config.base.join(file), arguments.force).await?,
         None => {
@@ -87,26 +87,6 @@ pub async fn run(context: &mut Context, arguments: &RestoreArgs) -> Result {
     context.output.pairs(&pairs)
 }
 
-/// Nobody works here: the locks of workers prove it, whatever a database says.
-fn no_living_worker(context: &Context) -> Result {
-    context.make_state_dir()?;
-    // Only for its folder: which database workers of this machine serve is no matter.
-    let folder = Place::here(&context.config.state_dir, true)?.lock_root();
-    let failed =
-        |error: io::Error| Error::failed("io", format!("cannot look for workers in {}: {error}", folder.display()));
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let Some(worker) = path.file_stem().filter(|_| path.extension().is_some_and(|kind| kind == "lock")) else {
-            continue;
-        };
-        if let Proof::Alive = probe(&path).map_err(failed)? {
-            let message = format!("worker {} is at work: its database cannot be restored", worker.to_string_lossy());
-            return Err(Error::failed("in_use", message).hint("stop all workers first, on every machine"));
-        }
-    }
-    Ok(())
-}
-
 async fn from_file(context: &Context, backup: &Path, force: bool) -> Result<Done> {
     let DatabaseUrl::Sqlite(target) = &context.config.database else {
         return Err(Error::usage("PostgreSQL is restored by its own tools")
@@ -130,7 +110,7 @@ async fn from_file(context: &Context, backup: &Path, force: bool) -> Result<Done
         work_in_log(context, target).await?;
     }
     // The copy may have taken a while.
-    no_living_worker(context)?;
+    no_living_worker(context, "its database cannot be restored")?;
     let kept = exists.then(|| with_suffix(target, &format!(".before-restore-{}", time_in_a_name(context))));
     // Nothing is awaited here: a signal cannot come between.
     replace(&made, target, kept.as_deref()).map_err(failed)?;

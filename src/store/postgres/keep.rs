@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Added to every epoch by a restore: more than the claims and reclaims of a job in any lost time.
-const EPOCHS: i64 = 1_000_000;
+pub(super) const EPOCHS: i64 = 1_000_000;
 /// How long a restore may take: it writes every job.
 const RESTORE_LIMIT: Duration = Duration::from_secs(3600);
 

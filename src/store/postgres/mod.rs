@@ -14,6 +14,7 @@ mod attempt;
 mod check;
 mod claim;
 mod connect;
+mod import;
 mod keep;
 mod lane;
 mod listen;
@@ -33,6 +34,7 @@ use connect::{Connections, Sessions};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use import::Import;
 use migrate::NEWEST as NEWEST_SCHEMA;
 
 /// Connections for claims, renewals, ends, and what else a lease hangs on.

@@ -10,6 +10,7 @@ mod checkpoint;
 mod claim;
 mod direct;
 mod enqueue;
+mod export;
 mod keep;
 mod lanes;
 mod migrate;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use writer::Writer;
 
+pub(super) use export::Export;
 use migrate::NEWEST as NEWEST_SCHEMA;
 
 /// How long SQLite itself waits for a lock before it says BUSY; the writer then tries again.

@@ -3,6 +3,7 @@
 mod absent;
 mod backup;
 mod both;
+mod copy_to;
 mod enqueue;
 mod from_file;
 mod json;

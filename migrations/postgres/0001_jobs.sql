@@ -444,7 +444,8 @@ $$;
 CREATE FUNCTION @schema@.jobs_after_change() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM @schema@.jobs_write_change(OLD, NEW, CASE
-        WHEN NEW.state = 'pending' AND NEW.asked_seq IS DISTINCT FROM OLD.asked_seq AND NEW.run_at <> OLD.run_at
+        WHEN NEW.state = 'pending' AND NEW.asked_seq IS DISTINCT FROM OLD.asked_seq
+            AND (NEW.run_at <> OLD.run_at OR NEW.change_seq > OLD.change_seq)
             THEN NEW.asked_seq
         ELSE nextval('@schema@.job_events_seq_seq')
     END);

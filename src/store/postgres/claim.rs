@@ -98,18 +98,26 @@ impl Claimer {
             let rows = self.control.rows(Again::Harmless, &self.adopt(hands)).await?;
             self.deal(rows, hands)?;
         }
-        let Some(statement) = self.statement(hands) else { return Ok(()) };
-        match self.control.rows(Again::Never, &statement).await {
-            Ok(rows) => self.deal(rows, hands),
-            Err(failed) => {
-                if failed.unknown {
-                    let longest = hands.iter().map(|hand| hand.request.lease_ttl).max().unwrap_or_default();
-                    *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                        Some((self.clock.boot(), longest));
+        // In portions: other hosts have their turns between them.
+        while let Some((room, statement)) = self.statement(hands) {
+            let rows = match self.control.rows(Again::Never, &statement).await {
+                Ok(rows) => rows,
+                Err(failed) => {
+                    if failed.unknown {
+                        let longest = hands.iter().map(|hand| hand.request.lease_ttl).max().unwrap_or_default();
+                        *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                            Some((self.clock.boot(), longest));
+                    }
+                    return Err(failed.error);
                 }
-                Err(failed.error)
+            };
+            let all = rows.len() < room;
+            self.deal(rows, hands)?;
+            if all {
+                break;
             }
         }
+        Ok(())
     }
 
     fn is_in_doubt(&self) -> bool {
@@ -134,8 +142,8 @@ impl Claimer {
             .bind(test_time(&self.clock))
     }
 
-    /// None when all hands are full.
-    fn statement(&self, hands: &[Hand<'_>]) -> Option<Statement> {
+    /// With the number of jobs that it takes at most. None when all hands are full.
+    fn statement(&self, hands: &[Hand<'_>]) -> Option<(usize, Statement)> {
         let (mut workers, mut ttls) = (Vec::new(), Vec::new());
         for hand in hands {
             let worker = hand.request.worker.to_string();
@@ -145,7 +153,9 @@ impl Claimer {
         }
         let request = hands.first().filter(|_| !workers.is_empty())?.request;
         let limits = &request.registry_limits;
-        Some(
+        let room = workers.len();
+        Some((
+            room,
             Statement::new(sql::CLAIM)
                 .bind(workers)
                 .bind(ttls)
@@ -155,7 +165,7 @@ impl Claimer {
                 .bind(limits.values().map(|limit| i64::from(*limit)).collect::<Vec<_>>())
                 .bind(test_time(&self.clock))
                 .bind(NEWEST_SCHEMA),
-        )
+        ))
     }
 
     /// Gives the rows, best first, to the first hand of their worker that has room.

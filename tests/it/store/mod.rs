@@ -30,8 +30,12 @@ mod postgres {
     pub type Bench = super::Bench<super::OnPostgres>;
 
     mod attempts;
+    mod checks;
     mod claims;
     mod enqueue;
+    mod limits;
+    mod operators;
+    mod retention;
     mod rules;
     mod server;
     mod sweeping;

@@ -34,6 +34,7 @@ mod postgres {
     mod claims;
     mod enqueue;
     mod limits;
+    mod model;
     mod operators;
     mod retention;
     mod rules;

@@ -266,7 +266,8 @@ EXECUTE FUNCTION @schema@.jobs_after_change();
 --
 -- `workers` and `ttls` name the taker and the lease of each job, best job first. `limits` are running jobs by destination
 -- registry. `at` replaces the clock, for tests. `known_schema` is the newest that the caller knows: one that is older than
--- the database claims nothing more, so this function keeps its name and parameters. Returns the rows that run now.
+-- the database claims nothing more, so this function keeps its name and parameters. Returns the rows that run now, and a
+-- row of NULLs when one was passed over: whoever locked it may give it back without a word.
 CREATE FUNCTION @schema@.claim_jobs(
     workers TEXT[], ttls BIGINT[], only_queue TEXT, only_job BIGINT, limit_names TEXT[], limit_counts BIGINT[], at BIGINT,
     known_schema BIGINT
@@ -292,6 +293,7 @@ DECLARE
     windows CONSTANT BIGINT[] := ARRAY[room + 8, 1000, 0];
     crowded BOOLEAN;
     held_back BOOLEAN;
+    skipped BOOLEAN;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('freightliner claims'), hashtext('@schema@'));
     IF (SELECT MAX(m.version) FROM @schema@.schema_migrations AS m) > known_schema THEN
@@ -401,8 +403,10 @@ BEGIN
         )
         SELECT ARRAY(SELECT c.id FROM chosen AS c WHERE c.beyond IS NOT TRUE ORDER BY c.priority, c.id),
             EXISTS (SELECT FROM chosen AS c WHERE c.beyond),
+            (SELECT COUNT(*) FROM locked)
+                < LEAST(room - taken, (SELECT COUNT(*) FROM turns AS t WHERE t.turn = 1)),
             COALESCE((SELECT MAX(s.rows_of_pair) FROM seen AS s), 0) >= windows[step]
-        INTO picks, held_back, crowded;
+        INTO picks, held_back, skipped, crowded;
         RETURN QUERY UPDATE @schema@.jobs AS j SET
             state = 'running', attempt = j.attempt + 1, lease_epoch = j.lease_epoch + 1, lease_beat = 0,
             worker = workers[taken + p.place], lease_until = at + ttls[taken + p.place], started_at = at,
@@ -419,6 +423,9 @@ BEGIN
         EXIT WHEN step = 3 OR NOT crowded;
         step := step + 1;
     END LOOP;
+    IF skipped AND taken < room THEN
+        RETURN QUERY SELECT (NULL::@schema@.jobs).*;
+    END IF;
 END
 $$;
 

@@ -6,6 +6,7 @@
 
 use super::connect::{Again, Connections, Statement};
 use super::lane::Lane;
+use super::listen::Skipped;
 use super::{NEWEST_SCHEMA, Postgres, millis, statements as sql, test_time};
 use crate::clock::{BootTime, Clock};
 use crate::job::JobId;
@@ -37,8 +38,8 @@ impl Known {
 }
 
 /// Starts the lane.
-pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock) -> Claims {
-    let claimer = Arc::new(Claimer { control, known, clock, doubt: Mutex::default() });
+pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock, skipped: Skipped) -> Claims {
+    let claimer = Arc::new(Claimer { control, known, clock, skipped, doubt: Mutex::default() });
     Lane::start(Box::new(move |requests| {
         let claimer = claimer.clone();
         Box::pin(async move { claimer.run(requests).await })
@@ -65,6 +66,7 @@ struct Claimer {
     control: Arc<Connections>,
     known: Known,
     clock: Clock,
+    skipped: Skipped,
     /// Since when, and how long, running jobs may be ours without our knowledge.
     doubt: Mutex<Option<(BootTime, Duration)>>,
 }
@@ -100,7 +102,7 @@ impl Claimer {
         }
         // In portions: other hosts have their turns between them.
         while let Some((room, statement)) = self.statement(hands) {
-            let rows = match self.control.rows(Again::Never, &statement).await {
+            let mut rows = match self.control.rows(Again::Never, &statement).await {
                 Ok(rows) => rows,
                 Err(failed) => {
                     if failed.unknown {
@@ -111,6 +113,9 @@ impl Claimer {
                     return Err(failed.error);
                 }
             };
+            let found = rows.len();
+            rows.retain(|row| !matches!(row.int_option("id"), Ok(None)));
+            self.skipped.set(rows.len() < found);
             let all = rows.len() < room;
             self.deal(rows, hands)?;
             if all {

@@ -257,6 +257,13 @@ FOR EACH ROW WHEN (
 )
 EXECUTE FUNCTION @schema@.jobs_after_change();
 
+-- A job that plain SQL resumes wakes workers too.
+DROP TRIGGER jobs_changed_notify ON jobs;
+CREATE TRIGGER jobs_changed_notify
+AFTER UPDATE OF state, priority, queue, run_at, cancel_requested_at, dest_key, paused_at ON jobs
+FOR EACH STATEMENT WHEN (current_setting('freightliner.quiet', true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION @schema@.notify_workers();
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Requests of the program that are more than one statement
 

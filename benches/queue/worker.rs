@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// The longest wait between two looks, as the worker's.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often all is looked at while claims get what they ask for, as the worker's.
+const FULL_LOOK: Duration = Duration::from_millis(50);
 /// The pause after a look that found nothing, before commits are listened to, as the worker's.
 const REST: Duration = Duration::from_millis(2);
 
@@ -27,6 +29,8 @@ pub struct Worker {
     started: Option<UnboundedSender<Timer>>,
     running: JoinSet<Measured>,
     settled: usize,
+    looked: Timer,
+    full: bool,
 }
 
 /// What one look found.
@@ -38,7 +42,16 @@ struct Look {
 impl Worker {
     /// A loop that has so many jobs at a time. It tells `started` when a claim was answered.
     pub fn new(store: Store, concurrency: usize, started: Option<UnboundedSender<Timer>>) -> Self {
-        Self { id: Uuid::now_v7(), store, concurrency, started, running: JoinSet::new(), settled: 0 }
+        Self {
+            id: Uuid::now_v7(),
+            store,
+            concurrency,
+            started,
+            running: JoinSet::new(),
+            settled: 0,
+            looked: Timer::start(),
+            full: false,
+        }
     }
 
     /// Works until nothing waits and nothing runs; how many jobs it settled.
@@ -71,6 +84,15 @@ impl Worker {
     }
 
     async fn look(&mut self) -> Measured<Look> {
+        if self.full && self.looked.elapsed() < FULL_LOOK {
+            let room = self.concurrency - self.running.len();
+            if room > 0 {
+                self.claim(room, false).await?;
+            }
+            return Ok(Look { more: !self.full, pending: true });
+        }
+        self.looked = Timer::start();
+        self.full = false;
         while let Some(ended) = self.running.try_join_next() {
             ended??;
             self.settled += 1;
@@ -92,13 +114,16 @@ impl Worker {
             }
             return Ok(Look { more: waiting.due, pending });
         }
+        let claimed = self.claim(room, waiting.intake).await?;
+        Ok(Look { more: claimed > 0 && claimed < room || waiting.due, pending: true })
+    }
+
+    async fn claim(&mut self, room: usize, intake: bool) -> Measured<usize> {
         let request = request(self.id, room, &Limits::default());
-        let claims = if waiting.intake {
-            self.store.intake_and_claim(request).await?.1
-        } else {
-            self.store.claim(request).await?
-        };
+        let claims =
+            if intake { self.store.intake_and_claim(request).await?.1 } else { self.store.claim(request).await? };
         let claimed = claims.len();
+        self.full = claimed > 0 && claimed == room;
         let now = Timer::start();
         for claim in claims {
             if let Some(started) = &self.started {
@@ -107,7 +132,7 @@ impl Worker {
             let store = self.store.clone();
             self.running.spawn(async move { complete(&store, claim).await });
         }
-        Ok(Look { more: claimed > 0 && claimed < room || waiting.due, pending: true })
+        Ok(claimed)
     }
 
     async fn wait(&mut self) -> Measured {
@@ -115,9 +140,17 @@ impl Worker {
             Some(ended) = self.running.join_next() => {
                 ended??;
                 self.settled += 1;
+                tokio::task::yield_now().await;
+                while let Some(ended) = self.running.try_join_next() {
+                    ended??;
+                    self.settled += 1;
+                }
                 Ok(())
             }
-            changed = rested(&self.store) => changed,
+            changed = rested(&self.store) => {
+                self.full = false;
+                changed
+            }
         }
     }
 }

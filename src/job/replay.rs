@@ -284,7 +284,9 @@ mod tests {
     #[test]
     fn events_that_contradict_each_other_are_found() {
         // Each changes one event of a sound history, by place.
-        let cases: [(usize, fn(&mut Entry), &str); 16] = [
+        /// Which entry, what is wrong with it, what is found.
+        type Case = (usize, fn(&mut Entry), &'static str);
+        let cases: [Case; 16] = [
             (0, |event| event.from = Some("pending".to_owned()), "chain"),
             (0, |event| event.to = "running".to_owned(), "transitions"),
             (0, |event| event.lease_epoch = 1, "generations"),

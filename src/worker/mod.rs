@@ -136,6 +136,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The shortest pause after a look that found nothing before commits are listened to again: bounds what a storm of commits
 /// that are none of the worker's business costs, its own too. The end of an attempt does not wait for it.
 const REST: Duration = Duration::from_millis(2);
+/// As long as claims get all that they ask for, ends of attempts lead to the next claim at once; what else there is to do, a
+/// cancel above all, is looked at this often.
+const FULL_LOOK: Duration = Duration::from_millis(50);
 /// Pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The time between two signs of life in the worker's row.
@@ -149,6 +152,10 @@ pub struct Worker {
     controls: HashMap<Fence, Controls>,
     worked: Worked,
     seen: crate::clock::BootTime,
+    /// When all that there may be to do was looked at last.
+    looked: crate::clock::BootTime,
+    /// The last claim got all it asked for.
+    full: bool,
 }
 
 /// What one look found and did.
@@ -167,7 +174,16 @@ impl Worker {
     #[must_use]
     pub fn new(parts: Parts, presence: Arc<Presence>) -> Self {
         let seen = parts.clock.boot();
-        Self { parts, presence, running: JoinSet::new(), controls: HashMap::new(), worked: Worked::default(), seen }
+        Self {
+            parts,
+            presence,
+            running: JoinSet::new(),
+            controls: HashMap::new(),
+            worked: Worked::default(),
+            seen,
+            looked: seen,
+            full: false,
+        }
     }
 
     /// Works until drained: by the shutdown, or, with `until_done`, when nothing is left to do. When the shutdown says so,
@@ -181,7 +197,7 @@ impl Worker {
         let mut failing = false;
         let mut since = None;
         while !shutdown.drain.is_cancelled() {
-            let looked = self.look(&mut since).await;
+            let looked = if self.may_skip_looking() { self.claim_again().await } else { self.look(&mut since).await };
             let wait = match looked {
                 Ok(tick) => {
                     failing = false;
@@ -213,8 +229,8 @@ impl Worker {
             };
             tokio::select! {
                 () = shutdown.drain.cancelled() => {}
-                Some(ended) = self.running.join_next() => self.ended(ended),
-                () = wake(&self.parts.store, wait, failing) => {}
+                Some(ended) = self.running.join_next() => self.ended_together(ended).await,
+                () = wake(&self.parts.store, wait, failing) => self.full = false,
             }
         }
         self.drain(shutdown).await;
@@ -228,6 +244,27 @@ impl Worker {
             }
         }
         Ok(self.worked)
+    }
+
+    /// The last claim got all it asked for, so there is more, and the last full look is not long ago.
+    fn may_skip_looking(&self) -> bool {
+        self.full && self.parts.clock.boot().since(self.looked) < FULL_LOOK
+    }
+
+    /// Fills what has become free, without a look at anything else.
+    async fn claim_again(&mut self) -> Result<Tick, Error> {
+        let room = self.parts.settings.concurrency.saturating_sub(self.running.len());
+        let claimed = if room > 0 { self.claim(room, false).await? } else { 0 };
+        Ok(Tick { claimed, more: !self.full, idle_for: FULL_LOOK })
+    }
+
+    /// An attempt has ended, and with it those that were settled by the same commit: one claim fills all their places.
+    async fn ended_together(&mut self, ended: Result<(Fence, Finish), tokio::task::JoinError>) {
+        self.ended(ended);
+        tokio::task::yield_now().await;
+        while let Some(ended) = self.running.try_join_next() {
+            self.ended(ended);
+        }
     }
 
     /// A tick, but none before it is known where the history stood at the start.
@@ -246,6 +283,8 @@ impl Worker {
         while let Some(ended) = self.running.try_join_next() {
             self.ended(ended);
         }
+        self.looked = self.parts.clock.boot();
+        self.full = false;
         let store = &self.parts.store;
         if self.parts.clock.boot().since(self.seen) >= SEEN_INTERVAL {
             self.presence.seen(store, &self.parts.clock).await?;
@@ -308,6 +347,7 @@ impl Worker {
             self.parts.store.claim(request).await?
         };
         let claimed = claims.len();
+        self.full = claimed > 0 && claimed == room;
         for claim in claims {
             let fence = claim.fence();
             let controls = Controls::default();

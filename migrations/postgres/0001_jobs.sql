@@ -416,7 +416,11 @@ BEGIN
         CASE WHEN NEW.state = 'pending' AND NEW.asked_seq IS DISTINCT FROM OLD.asked_seq THEN NEW.asked_seq
             ELSE nextval('@schema@.job_events_seq_seq') END,
         NEW.id, @schema@.now_ms(), OLD.state, NEW.state, NEW.generation, NEW.lease_epoch,
-        CASE WHEN OLD.state = 'running' THEN OLD.attempt ELSE NEW.attempt END,
+        -- Plain SQL lets a finished job wait again without a word about its attempts.
+        CASE
+            WHEN OLD.state = 'running' OR NEW.generation > OLD.generation AND NEW.change_seq = OLD.change_seq THEN OLD.attempt
+            ELSE NEW.attempt
+        END,
         COALESCE(NEW.worker, OLD.worker),
         CASE WHEN NEW.change_seq > OLD.change_seq THEN COALESCE(NEW.change_actor, 'unknown') ELSE 'sql' END,
         CASE WHEN NEW.change_seq > OLD.change_seq THEN NEW.change_reason ELSE 'plain SQL' END,
@@ -444,7 +448,8 @@ $$;
 CREATE FUNCTION @schema@.jobs_after_change() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM @schema@.jobs_write_change(OLD, NEW, CASE
-        WHEN NEW.state = 'pending' AND NEW.asked_seq IS DISTINCT FROM OLD.asked_seq AND NEW.run_at <> OLD.run_at
+        WHEN NEW.state = 'pending' AND NEW.asked_seq IS DISTINCT FROM OLD.asked_seq
+            AND (NEW.run_at <> OLD.run_at OR NEW.change_seq > OLD.change_seq)
             THEN NEW.asked_seq
         ELSE nextval('@schema@.job_events_seq_seq')
     END);

@@ -257,6 +257,13 @@ FOR EACH ROW WHEN (
 )
 EXECUTE FUNCTION @schema@.jobs_after_change();
 
+-- A job that plain SQL resumes wakes workers too.
+DROP TRIGGER jobs_changed_notify ON jobs;
+CREATE TRIGGER jobs_changed_notify
+AFTER UPDATE OF state, priority, queue, run_at, cancel_requested_at, dest_key, paused_at ON jobs
+FOR EACH STATEMENT WHEN (current_setting('freightliner.quiet', true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION @schema@.notify_workers();
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Requests of the program that are more than one statement
 
@@ -266,7 +273,8 @@ EXECUTE FUNCTION @schema@.jobs_after_change();
 --
 -- `workers` and `ttls` name the taker and the lease of each job, best job first. `limits` are running jobs by destination
 -- registry. `at` replaces the clock, for tests. `known_schema` is the newest that the caller knows: one that is older than
--- the database claims nothing more, so this function keeps its name and parameters. Returns the rows that run now.
+-- the database claims nothing more, so this function keeps its name and parameters. Returns the rows that run now, and a
+-- row of NULLs when one was passed over: whoever locked it may give it back without a word.
 CREATE FUNCTION @schema@.claim_jobs(
     workers TEXT[], ttls BIGINT[], only_queue TEXT, only_job BIGINT, limit_names TEXT[], limit_counts BIGINT[], at BIGINT,
     known_schema BIGINT
@@ -284,13 +292,15 @@ AS $$
 DECLARE
     room BIGINT := cardinality(workers);
     taken BIGINT := 0;
-    step BIGINT := 0;
+    step BIGINT := 1;
     found_now BIGINT;
     picks BIGINT[];
     limited BOOLEAN;
     -- Rows that are looked at of each queue and registry: first few, then many, then one of each target.
     windows CONSTANT BIGINT[] := ARRAY[room + 8, 1000, 0];
     crowded BOOLEAN;
+    held_back BOOLEAN;
+    skipped BOOLEAN;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('freightliner claims'), hashtext('@schema@'));
     IF (SELECT MAX(m.version) FROM @schema@.schema_migrations AS m) > known_schema THEN
@@ -301,7 +311,6 @@ BEGIN
     limited := cardinality(limit_names) > 0
         OR EXISTS (SELECT FROM @schema@.queues AS q WHERE q.max_running IS NOT NULL);
     LOOP
-        step := step + 1;
         WITH RECURSIVE pairs (queue, registry) AS (
             (SELECT j.queue, j.dest_registry FROM @schema@.jobs AS j
             WHERE j.state = 'pending' AND j.dest_key IS NOT NULL AND only_job IS NULL
@@ -386,23 +395,25 @@ BEGIN
             ) AS t, @schema@.jobs AS j
             WHERE j.id = t.id AND j.state = 'pending'
             ORDER BY t.priority, t.id
-            LIMIT CASE WHEN limited THEN (room - taken) * 4 + 16 ELSE room - taken END
+            LIMIT room - taken
             FOR UPDATE OF j SKIP LOCKED
         ),
         ranked AS (
-            SELECT l.*, ROW_NUMBER() OVER (PARTITION BY l.queue ORDER BY l.priority, l.id) AS of_queue,
-                ROW_NUMBER() OVER (PARTITION BY l.registry ORDER BY l.priority, l.id) AS of_registry
+            SELECT l.id, l.priority, ROW_NUMBER() OVER (PARTITION BY l.queue ORDER BY l.priority, l.id) > l.queue_room
+                OR ROW_NUMBER() OVER (PARTITION BY l.registry ORDER BY l.priority, l.id) > l.registry_room AS full
             FROM locked AS l
         ),
+        -- Up to the first that a limit holds back: that queue or registry is full then, and the next look leaves it out. Beyond
+        -- it a row that does not run would count against the other of the two limits.
         chosen AS (
-            SELECT r.id FROM ranked AS r
-            WHERE (r.queue_room IS NULL OR r.of_queue <= r.queue_room)
-                AND (r.registry_room IS NULL OR r.of_registry <= r.registry_room)
-            ORDER BY r.priority, r.id LIMIT room - taken
+            SELECT r.id, r.priority, BOOL_OR(r.full) OVER (ORDER BY r.priority, r.id) AS beyond FROM ranked AS r
         )
-        SELECT ARRAY(SELECT c.id FROM chosen AS c),
+        SELECT ARRAY(SELECT c.id FROM chosen AS c WHERE c.beyond IS NOT TRUE ORDER BY c.priority, c.id),
+            EXISTS (SELECT FROM chosen AS c WHERE c.beyond),
+            (SELECT COUNT(*) FROM locked)
+                < LEAST(room - taken, (SELECT COUNT(*) FROM turns AS t WHERE t.turn = 1)),
             COALESCE((SELECT MAX(s.rows_of_pair) FROM seen AS s), 0) >= windows[step]
-        INTO picks, crowded;
+        INTO picks, held_back, skipped, crowded;
         RETURN QUERY UPDATE @schema@.jobs AS j SET
             state = 'running', attempt = j.attempt + 1, lease_epoch = j.lease_epoch + 1, lease_beat = 0,
             worker = workers[taken + p.place], lease_until = at + ttls[taken + p.place], started_at = at,
@@ -412,9 +423,16 @@ BEGIN
         RETURNING j.*;
         GET DIAGNOSTICS found_now = ROW_COUNT;
         taken := taken + found_now;
+        EXIT WHEN taken >= room OR only_job IS NOT NULL;
+        -- The first row is never held back, so each look takes one at least, and fills a queue or a registry.
+        CONTINUE WHEN held_back AND found_now > 0;
         -- Only when the heads that were looked at were full of busy targets can there be more behind them.
-        EXIT WHEN taken >= room OR only_job IS NOT NULL OR step = 3 OR NOT crowded;
+        EXIT WHEN step = 3 OR NOT crowded;
+        step := step + 1;
     END LOOP;
+    IF skipped AND taken < room THEN
+        RETURN QUERY SELECT (NULL::@schema@.jobs).*;
+    END IF;
 END
 $$;
 
@@ -467,6 +485,13 @@ BEGIN
                 asked_seq = nextval('@schema@.job_events_seq_seq'), change_seq = j.change_seq + 1,
                 change_actor = wish.actor, change_reason = 'an equal job was asked for'
             WHERE j.id = found_id;
+            -- A request that changed nothing else of the job is on record too: its event is the one that asked_seq names.
+            INSERT INTO @schema@.job_events
+                (seq, job_id, at, from_state, to_state, generation, lease_epoch, attempt, actor, reason)
+            SELECT j.asked_seq, j.id, time_now, j.state, j.state, j.generation, j.lease_epoch, j.attempt, wish.actor,
+                'an equal job was asked for'
+            FROM @schema@.jobs AS j
+            WHERE j.id = found_id AND NOT EXISTS (SELECT FROM @schema@.job_events AS e WHERE e.seq = j.asked_seq);
             IF wish.key IS NOT NULL THEN
                 INSERT INTO @schema@.idempotency_keys (key, job_id, created_at) VALUES (wish.key, found_id, time_now);
             END IF;
@@ -515,7 +540,8 @@ BEGIN
 END
 $$;
 
--- Raises every epoch, lets what ran wait again, forgets workers and temporary files of the lost time.
+-- Raises every epoch, lets what ran wait again unless somebody wanted it cancelled, forgets workers and temporary files of
+-- the lost time.
 CREATE FUNCTION @schema@.invalidate_restored(
     at BIGINT, who TEXT, more BIGINT, OUT jobs BIGINT, OUT requeued BIGINT, OUT workers BIGINT, OUT temp_files BIGINT
 )
@@ -528,8 +554,9 @@ BEGIN
     -- Nobody else may write meanwhile.
     LOCK TABLE @schema@.jobs IN SHARE ROW EXCLUSIVE MODE;
     INSERT INTO @schema@.restores (at, actor, epochs) VALUES (time_now, who, more) RETURNING id INTO restore;
-    UPDATE @schema@.jobs SET state = 'scheduled', worker = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1,
-        attempt = GREATEST(attempt - 1, 0), run_at = time_now, change_seq = change_seq + 1, change_actor = who,
+    UPDATE @schema@.jobs SET state = CASE WHEN cancel_requested_at IS NULL THEN 'scheduled' ELSE 'cancelled' END,
+        finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN time_now END, worker = NULL, lease_until = NULL,
+        lease_epoch = lease_epoch + 1, attempt = GREATEST(attempt - 1, 0), run_at = time_now, change_seq = change_seq + 1, change_actor = who,
         change_reason = 'restored from a backup'
     WHERE state = 'running';
     GET DIAGNOSTICS requeued = ROW_COUNT;

@@ -6,6 +6,7 @@
 
 use super::connect::{Again, Connections, Statement};
 use super::lane::Lane;
+use super::listen::Skipped;
 use super::{NEWEST_SCHEMA, Postgres, millis, statements as sql, test_time};
 use crate::clock::{BootTime, Clock};
 use crate::job::JobId;
@@ -37,8 +38,8 @@ impl Known {
 }
 
 /// Starts the lane.
-pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock) -> Claims {
-    let claimer = Arc::new(Claimer { control, known, clock, doubt: Mutex::default() });
+pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock, skipped: Skipped) -> Claims {
+    let claimer = Arc::new(Claimer { control, known, clock, skipped, doubt: Mutex::default() });
     Lane::start(Box::new(move |requests| {
         let claimer = claimer.clone();
         Box::pin(async move { claimer.run(requests).await })
@@ -65,6 +66,7 @@ struct Claimer {
     control: Arc<Connections>,
     known: Known,
     clock: Clock,
+    skipped: Skipped,
     /// Since when, and how long, running jobs may be ours without our knowledge.
     doubt: Mutex<Option<(BootTime, Duration)>>,
 }
@@ -98,18 +100,29 @@ impl Claimer {
             let rows = self.control.rows(Again::Harmless, &self.adopt(hands)).await?;
             self.deal(rows, hands)?;
         }
-        let Some(statement) = self.statement(hands) else { return Ok(()) };
-        match self.control.rows(Again::Never, &statement).await {
-            Ok(rows) => self.deal(rows, hands),
-            Err(failed) => {
-                if failed.unknown {
-                    let longest = hands.iter().map(|hand| hand.request.lease_ttl).max().unwrap_or_default();
-                    *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                        Some((self.clock.boot(), longest));
+        // In portions: other hosts have their turns between them.
+        while let Some((room, statement)) = self.statement(hands) {
+            let mut rows = match self.control.rows(Again::Never, &statement).await {
+                Ok(rows) => rows,
+                Err(failed) => {
+                    if failed.unknown {
+                        let longest = hands.iter().map(|hand| hand.request.lease_ttl).max().unwrap_or_default();
+                        *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                            Some((self.clock.boot(), longest));
+                    }
+                    return Err(failed.error);
                 }
-                Err(failed.error)
+            };
+            let found = rows.len();
+            rows.retain(|row| !matches!(row.int_option("id"), Ok(None)));
+            self.skipped.set(rows.len() < found);
+            let all = rows.len() < room;
+            self.deal(rows, hands)?;
+            if all {
+                break;
             }
         }
+        Ok(())
     }
 
     fn is_in_doubt(&self) -> bool {
@@ -134,8 +147,8 @@ impl Claimer {
             .bind(test_time(&self.clock))
     }
 
-    /// None when all hands are full.
-    fn statement(&self, hands: &[Hand<'_>]) -> Option<Statement> {
+    /// With the number of jobs that it takes at most. None when all hands are full.
+    fn statement(&self, hands: &[Hand<'_>]) -> Option<(usize, Statement)> {
         let (mut workers, mut ttls) = (Vec::new(), Vec::new());
         for hand in hands {
             let worker = hand.request.worker.to_string();
@@ -145,7 +158,9 @@ impl Claimer {
         }
         let request = hands.first().filter(|_| !workers.is_empty())?.request;
         let limits = &request.registry_limits;
-        Some(
+        let room = workers.len();
+        Some((
+            room,
             Statement::new(sql::CLAIM)
                 .bind(workers)
                 .bind(ttls)
@@ -155,7 +170,7 @@ impl Claimer {
                 .bind(limits.values().map(|limit| i64::from(*limit)).collect::<Vec<_>>())
                 .bind(test_time(&self.clock))
                 .bind(NEWEST_SCHEMA),
-        )
+        ))
     }
 
     /// Gives the rows, best first, to the first hand of their worker that has room.

@@ -2,7 +2,8 @@
 //!
 //! A notification can be lost: with its connection, or behind a pooler where there is none. The look cannot miss a commit: it
 //! compares which transactions are done (see the statement `SNAPSHOT`), and costs the server next to nothing. It is taken
-//! often while nobody listens, and now and then while somebody does.
+//! often while nobody listens, and now and then while somebody does. Often too while a claim passed over a row that somebody
+//! has locked: who only looked, or takes the change back, notifies nobody.
 
 use super::connect::{Connections, Sessions, Statement};
 use super::statements as sql;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The channel of the triggers.
 const CHANNEL: &str = "freightliner";
-/// How often it is looked while nobody listens: a foreign row must be noticed within 50 ms.
+/// How often it is looked while nobody listens, or a row was locked: a foreign row must be noticed within 50 ms.
 const LOOK_DEAF: Duration = Duration::from_millis(40);
 /// How often it is looked while somebody listens.
 const LOOK_LISTENING: Duration = Duration::from_secs(1);
@@ -29,6 +30,16 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Cursor(AtomicU64);
 
+/// The last claim passed over a row that somebody has locked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Skipped(Arc<AtomicBool>);
+
+impl Skipped {
+    pub(super) fn set(&self, skipped: bool) {
+        self.0.store(skipped, Ordering::Relaxed);
+    }
+}
+
 pub(super) struct Listener {
     /// None behind a pooler: it keeps no session to listen in.
     options: Option<PgConnectOptions>,
@@ -36,6 +47,7 @@ pub(super) struct Listener {
     task: OnceLock<Mutex<Option<JoinHandle<()>>>>,
     stop: CancellationToken,
     snapshot: Mutex<Option<String>>,
+    skipped: Skipped,
 }
 
 struct Heard {
@@ -60,7 +72,13 @@ impl Listener {
             task: OnceLock::new(),
             stop: CancellationToken::new(),
             snapshot: Mutex::default(),
+            skipped: Skipped::default(),
         }
+    }
+
+    /// Where claims say that they passed over a row.
+    pub(super) fn skipped(&self) -> Skipped {
+        self.skipped.clone()
     }
 
     /// Something was committed here that somebody in this process may wait for. Who listens hears of it from the server.
@@ -92,8 +110,8 @@ impl Listener {
                     cursor.0.fetch_max(now, Ordering::Relaxed);
                     return Ok(());
                 }
-                let listens = self.heard.listens.load(Ordering::Relaxed);
-                let pause = if listens { LOOK_LISTENING } else { LOOK_DEAF };
+                let told_of_all = self.heard.listens.load(Ordering::Relaxed) && !self.skipped.0.load(Ordering::Relaxed);
+                let pause = if told_of_all { LOOK_LISTENING } else { LOOK_DEAF };
                 // Others' transactions of any kind show in the look too: it is only taken when nobody told us more.
                 if tokio::time::timeout(pause, noticed.changed()).await.is_err() && self.look(connections).await? {
                     self.heard.notice();

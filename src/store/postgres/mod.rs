@@ -104,15 +104,16 @@ impl Postgres {
         let by_value: &[(&str, &str)] = &[("plan_cache_mode", "force_custom_plan")];
         let readers = Connections::new(&sessions, &clock, READERS, READ_LIMIT, by_value);
         let known = claim::Known::default();
+        let listener = listen::Listener::new(&sessions);
         Ok(Self {
             told: listen::Cursor::default(),
             inner: Arc::new(Inner {
                 url: shown,
                 enqueues: queue::enqueues(bulk.clone(), clock.clone()),
-                claims: claim::claims(control.clone(), known.clone(), clock.clone()),
+                claims: claim::claims(control.clone(), known.clone(), clock.clone(), listener.skipped()),
                 renewals: attempt::renewals(control.clone(), clock.clone()),
                 ends: attempt::ends(control.clone(), clock.clone()),
-                listener: listen::Listener::new(&sessions),
+                listener,
                 known,
                 clock,
                 sessions,

@@ -211,8 +211,10 @@ statements! {
             AND (state <> 'running' OR cancel_requested_at IS NULL) RETURNING 1) \
         SELECT COUNT(*) AS jobs FROM changed");
 
-    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. $1 ids, $2 now, $3 actor.
+    /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. All count as asked for now.
+    /// $1 ids, $2 now, $3 actor.
     RETRY = concat!("WITH changed AS (UPDATE jobs SET state = 'pending', run_at = ", now!("$2"), ", paused_at = NULL, \
+            asked_seq = CASE WHEN state = 'scheduled' THEN nextval('job_events_seq_seq') ELSE asked_seq END, \
             generation = generation + CASE WHEN state = 'scheduled' THEN 0 ELSE 1 END, \
             attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
             bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
@@ -262,7 +264,8 @@ statements! {
         WHERE name = $1 AND paused_at IS NOT NULL RETURNING name";
 
     /// A queue gets a limit, or loses it. $1 name, $2 limit or NULL, $3 actor.
-    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) VALUES ($1, $2, 1, $3) \
+    QUEUE_LIMIT = "INSERT INTO queues (name, max_running, change_seq, change_actor) \
+        SELECT $1::TEXT, $2::BIGINT, 1, $3::TEXT WHERE $2 IS NOT NULL OR EXISTS (SELECT FROM queues WHERE name = $1) \
         ON CONFLICT (name) DO UPDATE SET max_running = excluded.max_running, change_seq = queues.change_seq + 1, \
         change_actor = excluded.change_actor WHERE queues.max_running IS DISTINCT FROM excluded.max_running RETURNING name";
 
@@ -367,20 +370,17 @@ statements! {
     /// Workers that left temporary files but no row.
     TEMP_WORKERS = "SELECT DISTINCT worker FROM temp_files";
 
-    /// Rows and history disagree: the last event of a job says another state.
-    CHECK_LAST_EVENT = "SELECT j.id, j.state, e.to_state AS said FROM jobs AS j LEFT JOIN LATERAL \
-            (SELECT to_state FROM job_events WHERE job_id = j.id ORDER BY seq DESC LIMIT 1) AS e ON true \
-        WHERE e.to_state IS DISTINCT FROM j.state LIMIT 20";
+    /// A page of jobs, as their history must explain them. $1 above this id, $2 limit.
+    CHECK_JOBS = "SELECT id, state, generation, attempt, lease_epoch, worker FROM jobs WHERE id > $1 ORDER BY id LIMIT $2";
 
-    /// More than one completion in a generation.
-    CHECK_COMPLETIONS = "SELECT job_id AS id, generation, COUNT(*) AS times FROM job_events \
-        WHERE to_state = 'completed' AND from_state = 'running' GROUP BY job_id, generation HAVING COUNT(*) > 1 LIMIT 20";
+    /// The histories of a page of jobs. $1 above this id, $2 up to this id.
+    CHECK_EVENTS = "SELECT job_id, seq, from_state, to_state, generation, lease_epoch, attempt, worker, \
+            CASE WHEN from_state = 'running' AND to_state <> 'running' THEN json_number(detail, 'attempt_after') END AS attempt_after \
+        FROM job_events WHERE job_id > $1 AND job_id <= $2 ORDER BY job_id, seq";
 
-    /// Events whose chain is broken: each starts where the one before ended.
-    CHECK_CHAIN = "SELECT seq, job_id AS id FROM (SELECT seq, job_id, from_state, lease_epoch, \
-            LAG(to_state) OVER history AS before, LAG(lease_epoch) OVER history AS epoch_before FROM job_events \
-            WINDOW history AS (PARTITION BY job_id ORDER BY seq)) AS chain \
-        WHERE from_state IS DISTINCT FROM before OR lease_epoch < epoch_before LIMIT 20";
+    /// Targets that more than one job writes.
+    CHECK_TARGETS = "SELECT dest_key, COUNT(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY dest_key HAVING COUNT(*) > 1 \
+        ORDER BY dest_key LIMIT 20";
 
     /// Size of the tables and the version of the server.
     SIZES = "SELECT (SELECT COUNT(*) FROM jobs) AS jobs, (SELECT COUNT(*) FROM job_events) AS events, \

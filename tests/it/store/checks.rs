@@ -77,6 +77,10 @@ async fn a_history_that_contradicts_itself_is_found() {
     ] {
         let bench = bench().await;
         unguard(&bench, "job_events").await;
+        if bench.database.is_postgres() {
+            // A rule of the table, not of a trigger.
+            bench.sql("ALTER TABLE job_events DROP CONSTRAINT job_events_detail_is_json").await.unwrap();
+        }
         assert_eq!(bench.sql(statement).await.unwrap(), 1, "{statement}");
         let found = findings(&bench).await;
         assert_eq!(found.len(), 1, "{statement}: {found:?}");

@@ -30,8 +30,13 @@ mod postgres {
     pub type Bench = super::Bench<super::OnPostgres>;
 
     mod attempts;
+    mod checks;
     mod claims;
     mod enqueue;
+    mod limits;
+    mod model;
+    mod operators;
+    mod retention;
     mod rules;
     mod server;
     mod sweeping;

@@ -132,6 +132,35 @@ async fn rows_that_somebody_else_has_locked_stop_nobody_else() {
 }
 
 #[tokio::test]
+async fn who_passed_over_a_locked_row_hears_at_once_that_it_is_free() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    bench.enqueue(numbered(1)).await;
+    let listens = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle' \
+        AND datname = current_database()";
+    while bench.number(listens).await == 0 {
+        bench.store.changed(Duration::from_millis(50)).await.unwrap();
+    }
+    let mut waited = Duration::ZERO;
+    for _ in 0..4 {
+        let mut other = bench.foreign_session().await;
+        other.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.unwrap();
+        assert!(bench.claim(1).await.is_empty());
+        // Whatever is left over from before.
+        while tokio::time::timeout(Duration::from_millis(200), bench.store.changed(PATIENCE)).await.is_ok() {}
+        let start = tokio::time::Instant::now();
+        // Nobody is notified of that.
+        let (changed, rolled_back) = tokio::join!(bench.store.changed(PATIENCE), other.execute("ROLLBACK"));
+        changed.unwrap();
+        rolled_back.unwrap();
+        waited += start.elapsed();
+    }
+    // Without a word from the claim it would be looked once in a second.
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert_eq!(bench.claim_one().await.job.id, 1);
+}
+
+#[tokio::test]
 async fn an_end_that_is_asked_for_again_has_the_same_answer() {
     let Some(database) = Database::postgres() else { return };
     let bench = Bench::on(database).await;

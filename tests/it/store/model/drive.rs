@@ -70,7 +70,7 @@ impl Drive {
     pub async fn new(template: &Bench) -> Self {
         let bench = like(template).await;
         bench.hand.advance(milliseconds(HOUR));
-        let oracle = Oracle::new(bench.clock.now().0);
+        let oracle = Oracle::new(bench.clock.now().0, bench.database.is_postgres());
         Self { bench, oracle, claims: Vec::new(), ids: Vec::new(), fresh: 1 }
     }
 

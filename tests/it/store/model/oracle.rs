@@ -134,11 +134,13 @@ pub struct Oracle {
     pub events: Vec<Entry>,
     /// Fences that were ever handed out, with the generation that the claim saw.
     pub claims: Vec<(Fence, i64)>,
+    /// The database is not local: answers can be lost, so it tells again how an attempt ended.
+    pub remembers: bool,
     turn: u64,
 }
 
 impl Oracle {
-    pub fn new(now: i64) -> Self {
+    pub fn new(now: i64, remembers: bool) -> Self {
         Self {
             now,
             long_ago: now - 24 * HOUR,
@@ -148,6 +150,7 @@ impl Oracle {
             queues: BTreeMap::new(),
             events: Vec::new(),
             claims: Vec::new(),
+            remembers,
             turn: 0,
         }
     }
@@ -203,7 +206,13 @@ impl Oracle {
             }
             Command::Settle { claim, end, moved } => {
                 let Some(at) = self.claim_at(*claim) else { return Answer::Nothing };
-                Answer::Settled(self.settle(self.claims[at].0, *end, *moved))
+                let fence = self.claims[at].0;
+                // The database of a server tells once more how this very attempt ended, for a worker to whom the first answer
+                // was lost on its way. A file loses no answers.
+                match self.ended(fence).filter(|_| self.remembers) {
+                    Some(state) => Answer::Settled(Settled::Now(state)),
+                    None => Answer::Settled(self.settle(fence, *end, *moved)),
+                }
             }
             Command::Reclaim { claim, behind } => {
                 let Some(at) = self.claim_at(*claim) else { return Answer::Nothing };

@@ -235,6 +235,14 @@ impl Oracle {
         Answer::OneOf(right)
     }
 
+    /// How the worker of this lease ended its attempt.
+    pub(super) fn ended(&self, fence: Fence) -> Option<State> {
+        let of = |event: &&Entry| event.job == fence.job && event.epoch == fence.epoch;
+        let ends = |event: &&Entry| event.from == Some(State::Running) && event.to != State::Running;
+        let end = self.events.iter().rfind(|event| of(event) && ends(event) && event.actor == "freightliner");
+        end.map(|event| event.to)
+    }
+
     pub(super) fn settle(&mut self, fence: Fence, end: End, moved: u64) -> Settled {
         let now = self.now;
         let Some(row) = self.held(fence) else { return Settled::LeaseLost };

@@ -50,6 +50,8 @@ impl Events {
             },
         };
         // For a file that is watched already the kernel answers with the watch that it has.
+        // It fails as long as there is no log, and where the limit of watches is reached: the poll notices commits all the same,
+        // and the next one tries again.
         let watched = inotify::add_watch(&queue, &self.log, WatchFlags::MODIFY).ok();
         if let Some(old) = self.watched
             && watched != Some(old)

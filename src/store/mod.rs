@@ -196,6 +196,12 @@ impl Store {
         on!(self, store => store.confirm(claim, ttl, work).await)
     }
 
+    /// Writes take effect in the order in which they were polled first.
+    #[must_use]
+    pub const fn is_in_order(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
     /// Ends the attempt: the one exit from `running` that a worker has. The job's state, its event and its transfers are
     /// written in one transaction, or the lease was lost and nothing is. A cancel that was asked for wins over a retry and a
     /// release.

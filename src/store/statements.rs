@@ -66,17 +66,18 @@ statements! {
     /// One more key for a job. ?1 key, ?2 job, ?3 now.
     KEY_ADD = "INSERT INTO idempotency_keys (key, job_id, created_at) VALUES (?1, ?2, ?3)";
 
-    /// Jobs that wait and are equal, by the place in the list. Never one that was asked for later, nor one that is paused.
-    /// ?1 JSON array of [target, source, options, queue].
-    EQUAL = "SELECT at, id FROM (SELECT v.key + 0 AS at, COALESCE( \
-            (SELECT j.id FROM jobs AS j INDEXED BY jobs_pending_target WHERE j.state = 'pending' AND j.dest_key = v.value ->> 0 \
-                AND j.source_key = v.value ->> 1 AND j.options_key = v.value ->> 2 AND j.queue = v.value ->> 3 \
+    /// Jobs that wait and are equal, by the place in the list. Never one that was asked for later, nor one that is paused. One row
+    /// of many: ?1 place, ?2 target, ?3 source, ?4 options, ?5 queue.
+    EQUAL = "WITH v (at, target, source, options, queue) AS (VALUES (?1, ?2, ?3, ?4, ?5)) \
+        SELECT at, id FROM (SELECT v.at, COALESCE( \
+            (SELECT j.id FROM jobs AS j INDEXED BY jobs_pending_target WHERE j.state = 'pending' AND j.dest_key = v.target \
+                AND j.source_key = v.source AND j.options_key = v.options AND j.queue = v.queue \
                 AND j.kind = 'copy' ORDER BY j.priority, j.id LIMIT 1), \
             (SELECT j.id FROM jobs AS j INDEXED BY jobs_retrying_target WHERE j.state = 'scheduled' \
-                AND j.asked_seq IS NOT NULL AND j.dest_key = v.value ->> 0 AND j.source_key = v.value ->> 1 \
-                AND j.options_key = v.value ->> 2 AND j.queue = v.value ->> 3 AND j.kind = 'copy' \
+                AND j.asked_seq IS NOT NULL AND j.dest_key = v.target \
+                AND j.source_key = v.source AND j.options_key = v.options AND j.queue = v.queue AND j.kind = 'copy' \
                 AND j.paused_at IS NULL ORDER BY j.id LIMIT 1)) AS id \
-        FROM json_each(?1) AS v) WHERE id IS NOT NULL";
+        FROM v) WHERE id IS NOT NULL";
 
     /// The waiting job takes the better priority and the earlier time, and counts as asked for now: later than every event so
     /// far. ?1 id, ?2 priority, ?3 now, ?4 actor.
@@ -90,13 +91,19 @@ statements! {
         SELECT id, ?2, state, state, generation, lease_epoch, attempt, ?3, 'an equal job was asked for' FROM jobs \
         WHERE id = ?1 AND asked_seq > (SELECT MAX(seq) FROM job_events)";
 
-    /// New jobs, in this order. ?1 JSON array of [source, destination, options, state, queue, priority, max attempts, run at,
-    /// now, key, canonical source, target, registry, actor].
-    INSERT = "INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
-        idempotency_key, source_key, dest_key, dest_registry, options_key, change_seq, change_actor, change_reason) \
-        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-            value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 2, 1, value ->> 13, 'enqueued' \
-        FROM json_each(?1) ORDER BY key RETURNING id";
+    /// The seq of the newest event ever, pruned ones too: the next one is one more.
+    NEWEST_EVENT = "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'job_events'), 0) AS seq";
+
+    /// A new job; asked_seq names the event that the insert writes. One row of many, in this order: ?1 source, ?2 destination,
+    /// ?3 options, ?4 state, ?5 queue, ?6 priority, ?7 max attempts, ?8 run at, ?9 now, ?10 key, ?11 canonical source, ?12 target,
+    /// ?13 registry, ?14 actor, ?15 asked_seq.
+    INSERT = "WITH v (source, destination, options, state, queue, priority, max_attempts, run_at, now, key, source_key, \
+            dest_key, dest_registry, actor, asked_seq) \
+        AS (VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)) \
+        INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
+        idempotency_key, source_key, dest_key, dest_registry, options_key, asked_seq, change_seq, change_actor, change_reason) \
+        SELECT source, destination, options, state, queue, priority, max_attempts, run_at, now, key, source_key, dest_key, \
+            dest_registry, options, asked_seq, 1, actor, 'enqueued' FROM v WHERE source IS NOT NULL RETURNING id";
 
     /// How many loads of this list were finished. ?1 hash of the content.
     LOADS = "SELECT COUNT(*) AS loads FROM finished_loads WHERE content_hash = ?1";
@@ -157,12 +164,13 @@ statements! {
     /// Running jobs by destination registry.
     RUNNING_BY_REGISTRY = "SELECT dest_registry, COUNT(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY dest_registry";
 
-    /// The head of each pair. ?1 JSON array of [queue, registry], ?2 rows a pair.
+    /// The head of each pair. ?1 JSON array of [queue, registry], ?2 rows a pair (as a sum: a bare parameter would have SQLite
+    /// plan the statement anew for each number).
     HEADS = "SELECT j.id, j.queue, j.dest_registry, j.dest_key, j.priority, \
             EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key) AS busy \
         FROM json_each(?1) AS pair JOIN jobs AS j ON j.id IN (SELECT p.id FROM jobs AS p INDEXED BY jobs_ready \
             WHERE p.state = 'pending' AND p.dest_key IS NOT NULL AND p.queue = pair.value ->> 0 \
-                AND p.dest_registry = pair.value ->> 1 ORDER BY p.priority, p.id LIMIT ?2)";
+                AND p.dest_registry = pair.value ->> 1 ORDER BY p.priority, p.id LIMIT ?2 + 0)";
 
     /// The best job of each target that nobody writes, in these queues, found by jumping through the index. ?1 JSON array of queues.
     TARGET_HEADS = "WITH RECURSIVE targets (dest_key) AS ( \
@@ -182,24 +190,22 @@ statements! {
             EXISTS (SELECT 1 FROM jobs AS r WHERE r.state = 'running' AND r.dest_key = j.dest_key) AS busy \
         FROM json_each(?1) AS v JOIN jobs AS j ON j.id = v.value WHERE j.state = 'pending' AND j.dest_key IS NOT NULL";
 
-    /// Takes jobs. ?1 JSON array of [id, worker, lease until, now].
-    CLAIM = concat!("UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
+    /// Takes a job. One row of many: ?1 id, ?2 worker, ?3 lease until, ?4 now.
+    CLAIM = concat!("WITH v (job, holder, until, now) AS (VALUES (?1, ?2, ?3, ?4)) \
+        UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_beat = 0, \
             worker = v.holder, lease_until = v.until, started_at = v.now, cancel_requested_at = NULL, bytes_done = NULL, \
             bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \
             change_seq = change_seq + 1, change_actor = 'freightliner', change_reason = 'claimed' \
-        FROM (SELECT value ->> 0 AS job, value ->> 1 AS holder, value ->> 2 AS until, value ->> 3 AS now \
-            FROM json_each(?1)) AS v \
-        WHERE jobs.id = v.job AND +jobs.state = 'pending' \
+        FROM v WHERE jobs.id = v.job AND +jobs.state = 'pending' \
         RETURNING ", job_columns!());
 
-    /// Leases hold for another while. ?1 JSON array of [id, epoch, lease until, bytes done, bytes in all, blobs done, blobs in
-    /// all, bytes moved].
-    RENEW = "UPDATE jobs SET lease_until = v.until, lease_beat = lease_beat + 1, bytes_done = v.new_bytes_done, \
+    /// A lease holds for another while. One row of many: ?1 id, ?2 epoch, ?3 lease until, ?4 bytes done, ?5 bytes in all,
+    /// ?6 blobs done, ?7 blobs in all, ?8 bytes moved.
+    RENEW = "WITH v (job, epoch, until, new_bytes_done, new_bytes_total, new_blobs_done, new_blobs_total, moved) \
+            AS (VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)) \
+        UPDATE jobs SET lease_until = v.until, lease_beat = lease_beat + 1, bytes_done = v.new_bytes_done, \
             bytes_total = v.new_bytes_total, blobs_done = v.new_blobs_done, blobs_total = v.new_blobs_total, bytes_moved = v.moved \
-        FROM (SELECT value ->> 0 AS job, value ->> 1 AS epoch, value ->> 2 AS until, value ->> 3 AS new_bytes_done, \
-            value ->> 4 AS new_bytes_total, value ->> 5 AS new_blobs_done, value ->> 6 AS new_blobs_total, value ->> 7 AS moved \
-            FROM json_each(?1)) AS v \
-        WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
+        FROM v WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
         RETURNING id, lease_epoch, cancel_requested_at";
 
     /// Jobs for whose target another one, asked for later, is completed. ?1 JSON array of [target, id].
@@ -209,13 +215,13 @@ statements! {
             ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1) AS newer \
         FROM json_each(?1) AS v) WHERE newer IS NOT NULL";
 
-    /// Ends attempts: the one statement for every exit from `running` that a worker has. A cancel that was asked for wins over a
-    /// retry and a release. ?1 JSON array of [id, epoch, kind, now, next run, failure stage, class, message, bytes done, bytes in
-    /// all, blobs done, blobs in all, bytes moved, report, reason]; kind: completed, failed, cancelled, retry or release.
-    SETTLE = "WITH v AS MATERIALIZED (SELECT value ->> 0 AS job, value ->> 1 AS epoch, value ->> 2 AS kind, value ->> 3 AS now, value ->> 4 AS next, \
-            value ->> 5 AS stage, value ->> 6 AS class, value ->> 7 AS message, value ->> 8 AS new_bytes_done, \
-            value ->> 9 AS new_bytes_total, value ->> 10 AS new_blobs_done, value ->> 11 AS new_blobs_total, value ->> 12 AS moved, \
-            value ->> 13 AS new_report, value ->> 14 AS reason FROM json_each(?1)) \
+    /// Ends an attempt: the one statement for every exit from `running` that a worker has. A cancel that was asked for wins over
+    /// a retry and a release. One row of many: ?1 id, ?2 epoch, ?3 kind, ?4 now, ?5 next run, ?6 failure stage, ?7 class,
+    /// ?8 message, ?9 bytes done, ?10 bytes in all, ?11 blobs done, ?12 blobs in all, ?13 bytes moved, ?14 report, ?15 reason;
+    /// kind: completed, failed, cancelled, retry or release.
+    SETTLE = "WITH v (job, epoch, kind, now, next, stage, class, message, new_bytes_done, new_bytes_total, new_blobs_done, \
+            new_blobs_total, moved, new_report, reason) \
+            AS (VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)) \
         UPDATE jobs SET \
             state = CASE WHEN v.kind NOT IN ('retry', 'release') THEN v.kind WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
                 WHEN v.kind = 'retry' THEN 'scheduled' ELSE 'pending' END, \
@@ -242,10 +248,12 @@ statements! {
         WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
         RETURNING id, lease_epoch, state";
 
-    /// Blobs of attempts. ?1 JSON array of [job, generation, attempt, epoch, now, registry, repository, digest, bytes, how].
-    TRANSFERS = "INSERT INTO transfers (job_id, generation, attempt, lease_epoch, at, registry, repository, digest, bytes, how) \
-        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-            value ->> 8, value ->> 9 FROM json_each(?1)";
+    /// A blob of an attempt. One row of many: ?1 job, ?2 generation, ?3 attempt, ?4 epoch, ?5 now, ?6 registry, ?7 repository,
+    /// ?8 digest, ?9 bytes, ?10 how.
+    TRANSFERS = "WITH v (job, generation, attempt, epoch, now, registry, repository, digest, bytes, how) \
+            AS (VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)) \
+        INSERT INTO transfers (job_id, generation, attempt, lease_epoch, at, registry, repository, digest, bytes, how) \
+        SELECT job, generation, attempt, epoch, now, registry, repository, digest, bytes, how FROM v WHERE job IS NOT NULL";
 
     /// Of these, running jobs of a worker whose cancel was asked for. ?1 worker.
     CANCEL_ASKED = "SELECT id, lease_epoch FROM jobs WHERE state = 'running' AND worker = ?1 AND cancel_requested_at IS NOT NULL";

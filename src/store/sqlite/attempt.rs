@@ -3,7 +3,7 @@
 
 use super::Sqlite;
 use super::batch::{Kind, Op, Task};
-use super::direct::Direct;
+use super::direct::{Cell, Direct};
 use super::writer::Lane;
 use crate::clock::UnixMillis;
 use crate::job::{JobId, Progress, State, Transfer};
@@ -19,9 +19,9 @@ fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Bytes and blobs, done and in all; null before anything is known.
-fn progress(progress: Option<Progress>) -> [Value; 4] {
-    let number = |of: fn(&Progress) -> u64| progress.as_ref().map_or(Value::Null, |progress| int(of(progress)).into());
+/// Bytes and blobs, done and in all; NULL before anything is known.
+fn progress<'a>(progress: Option<Progress>) -> [Cell<'a>; 4] {
+    let number = |of: fn(&Progress) -> u64| progress.as_ref().map(|progress| int(of(progress))).into();
     [
         number(|progress| progress.bytes_done),
         number(|progress| progress.bytes_total),
@@ -43,11 +43,12 @@ pub(super) struct Renewal {
 }
 
 impl Renewal {
-    fn row(&self) -> Value {
-        let [bytes_done, bytes_total, blobs_done, blobs_total] = progress(self.work.progress);
+    fn row(&self) -> Vec<Cell<'_>> {
         let Fence { job, epoch } = self.fence;
-        let moved = int(self.work.bytes_moved);
-        json!([job, epoch, self.until.0, bytes_done, bytes_total, blobs_done, blobs_total, moved])
+        let mut row = vec![job.into(), epoch.into(), self.until.0.into()];
+        row.extend(progress(self.work.progress));
+        row.push(int(self.work.bytes_moved).into());
+        row
     }
 }
 
@@ -63,9 +64,9 @@ impl Kind for Renewals {
 }
 
 fn renew(connection: &Direct, inputs: &[&Renewal]) -> Result<Vec<Held>, Error> {
-    let renewals = rows(inputs.iter().map(|renewal| renewal.row()).collect());
+    let renewals: Vec<_> = inputs.iter().map(|renewal| renewal.row()).collect();
     let held: HashMap<Fence, Held> = connection
-        .all(sql::RENEW, [renewals], |row| {
+        .many(sql::RENEW, &renewals, |row| {
             let cancel = row.int_option("cancel_requested_at")?.is_some();
             Ok((fence(row)?, if cancel { Held::CancelRequested } else { Held::Yes }))
         })?
@@ -126,19 +127,18 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// The columns of the settling statement, in its order.
-    fn row(&self) -> Result<Value, Error> {
+    /// The parameters of the settling statement, in its order.
+    fn row(&self) -> Result<Vec<Cell<'_>>, Error> {
         let Fence { job, epoch } = self.fence;
-        let [bytes_done, bytes_total, blobs_done, blobs_total] = progress(self.work.progress);
-        let (mut next, mut failure, mut report, mut reason) = (Value::Null, [const { Value::Null }; 3], None, "");
+        let (mut next, mut failure, mut report, mut reason) = (None, [None; 3], None, "");
         let kind = match &self.outcome {
             Outcome::Completed(done) => {
                 report = Some(serde_json::to_string(done).map_err(|error| Error::Invalid(format!("report: {error}")))?);
                 "completed"
             }
             Outcome::Failed { failure: why, retry_in } => {
-                failure = [why.stage.clone(), why.class.clone(), why.message.clone()].map(Value::from);
-                next = retry_in.map(|pause| self.now.plus(pause).0).into();
+                failure = [&why.stage, &why.class, &why.message].map(|text| Some(text.as_str()));
+                next = retry_in.map(|pause| self.now.plus(pause).0);
                 if retry_in.is_some() { "retry" } else { "failed" }
             }
             Outcome::Cancelled => "cancelled",
@@ -147,42 +147,28 @@ impl Ending {
                 "release"
             }
         };
-        let [stage, class, message] = failure;
-        let moved = int(self.work.bytes_moved);
-        Ok(json!([
-            job,
-            epoch,
-            kind,
-            self.now.0,
-            next,
-            stage,
-            class,
-            message,
-            bytes_done,
-            bytes_total,
-            blobs_done,
-            blobs_total,
-            moved,
-            report,
-            reason
-        ]))
+        let mut row: Vec<Cell<'_>> = vec![job.into(), epoch.into(), kind.into(), self.now.0.into(), next.into()];
+        row.extend(failure.map(Cell::from));
+        row.extend(progress(self.work.progress));
+        row.extend([int(self.work.bytes_moved).into(), report.into(), reason.into()]);
+        Ok(row)
     }
 
-    fn transfers(&self) -> impl Iterator<Item = Value> + '_ {
+    fn transfers(&self) -> impl Iterator<Item = Vec<Cell<'_>>> {
         let Fence { job, epoch } = self.fence;
         self.transfers.iter().map(move |transfer| {
-            json!([
-                job,
-                self.generation,
-                self.attempt,
-                epoch,
-                self.now.0,
-                transfer.registry,
-                transfer.repository,
-                transfer.digest,
-                transfer.bytes,
-                transfer.how
-            ])
+            vec![
+                job.into(),
+                self.generation.into(),
+                self.attempt.into(),
+                epoch.into(),
+                self.now.0.into(),
+                transfer.registry.as_str().into(),
+                transfer.repository.as_str().into(),
+                transfer.digest.as_str().into(),
+                int(transfer.bytes).into(),
+                transfer.how.as_str().into(),
+            ]
         })
     }
 }
@@ -194,19 +180,17 @@ impl Kind for Settles {
     type Output = Settled;
 
     fn run(connection: &Direct, inputs: &[&Ending]) -> Result<Vec<Result<Settled, Error>>, Error> {
-        let ends = rows(inputs.iter().map(|ending| ending.row()).collect::<Result<_, _>>()?);
+        let ends = inputs.iter().map(|ending| ending.row()).collect::<Result<Vec<_>, _>>()?;
         let settled: HashMap<Fence, State> = connection
-            .all(sql::SETTLE, [ends], |row| {
+            .many(sql::SETTLE, &ends, |row| {
                 let state = row.text("state")?.parse().map_err(|error| Error::Unusable(format!("{error}")))?;
                 Ok((fence(row)?, state))
             })?
             .into_iter()
             .collect();
         let ended = inputs.iter().filter(|ending| settled.contains_key(&ending.fence));
-        let transfers: Vec<Value> = ended.flat_map(|ending| ending.transfers()).collect();
-        if !transfers.is_empty() {
-            connection.run(sql::TRANSFERS, [rows(transfers)])?;
-        }
+        let transfers: Vec<_> = ended.flat_map(|ending| ending.transfers()).collect();
+        connection.many(sql::TRANSFERS, &transfers, |_| Ok(()))?;
         let answer =
             |ending: &&Ending| settled.get(&ending.fence).map_or(Settled::LeaseLost, |state| Settled::Now(*state));
         Ok(inputs.iter().map(|ending| Ok(answer(ending))).collect())

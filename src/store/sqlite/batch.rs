@@ -24,10 +24,10 @@ pub(super) enum Op {
 }
 
 impl Op {
-    /// Rows that it writes, about.
+    /// Rows that it writes, about; one with long references counts for more.
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Enqueue(request, _) => request.jobs.len(),
+            Self::Enqueue(request, _) => request.entries.iter().map(enqueue::Entry::weight).sum(),
             _ => 1,
         }
     }
@@ -154,6 +154,13 @@ impl Batch {
 
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Operations that those who are answered may send at once, about: one each; who was given jobs ends them when there is
+    /// nothing to do, and asks for more.
+    pub(super) fn leads_to(&self) -> usize {
+        let given = self.claims.outputs.iter().flatten().map(|(_, claims)| claims.len());
+        self.len.max(given.filter(|jobs| *jobs > 1).map(|jobs| jobs + 1).sum())
     }
 
     pub(super) fn push(&mut self, op: Op) {

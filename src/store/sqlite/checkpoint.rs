@@ -11,6 +11,7 @@
 use super::direct::Direct;
 use crate::clock::{BootTime, Clock};
 use crate::store::Error;
+use crate::store::rows::Columns;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -127,8 +128,8 @@ impl Checkpoints {
     /// True when the log is empty now; false when somebody reads from it, or another process is at it.
     fn shorten(&mut self, connection: &Direct, size: u64) -> Result<bool, Error> {
         // Waits for nobody and holds nobody up.
-        let (frames, copied): (i64, i64) =
-            connection.one("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let (frames, copied): (i64, i64) = connection
+            .one("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.int("log")?, row.int("checkpointed")?)))?;
         if copied < 0 {
             return Ok(false);
         }
@@ -139,7 +140,7 @@ impl Checkpoints {
             return Ok(false);
         }
         connection.set_busy_timeout(wait)?;
-        let done = connection.one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)?));
+        let done = connection.one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.int("busy"));
         connection.set_busy_timeout(self.busy_timeout)?;
         Ok(done? == 0)
     }

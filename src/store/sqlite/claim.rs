@@ -7,7 +7,7 @@
 
 use super::attempt::rows as parameter;
 use super::batch::{Kind, Op};
-use super::direct::Direct;
+use super::direct::{Direct, Record};
 use super::queue::{Verdict, take_in};
 use super::writer::Lane;
 use super::{NEWEST_SCHEMA, Sqlite};
@@ -75,12 +75,18 @@ fn take(connection: &Direct, asks: &[&Ask], chosen: &[(i64, usize)]) -> Result<V
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let slots = chosen.iter().map(|(id, at)| {
-        let Ask { request, now, .. } = asks[*at];
-        json!([id, request.worker.to_string(), now.plus(request.lease_ttl).0, now.0])
-    });
-    let claim = |row: &rusqlite::Row<'_>| Ok(Claim { job: rows::job(row)?, dest_key: row.text("dest_key")? });
-    connection.all(sql::CLAIM, [parameter(slots.collect())], claim)
+    let workers: Vec<String> = asks.iter().map(|ask| ask.request.worker.to_string()).collect();
+    let slots: Vec<_> = chosen
+        .iter()
+        .map(|(id, at)| {
+            let Ask { request, now, .. } = asks[*at];
+            vec![(*id).into(), workers[*at].as_str().into(), now.plus(request.lease_ttl).0.into(), now.0.into()]
+        })
+        .collect();
+    connection.many(sql::CLAIM, &slots, |row| {
+        let job = rows::job(row)?;
+        Ok(Claim { job, dest_key: row.text("dest_key")? })
+    })
 }
 
 /// What may run now, for these askers.
@@ -107,7 +113,7 @@ impl Look {
         })?;
         let wanted = registry_limits(asks);
         if !wanted.is_empty() {
-            let count = |row: &rusqlite::Row<'_>| Ok((row.text("dest_registry")?, row.count("jobs")?));
+            let count = |row: &Record<'_>| Ok((row.text("dest_registry")?, row.count("jobs")?));
             let running = connection.all(sql::RUNNING_BY_REGISTRY, [], count)?.into_iter().collect();
             limits.registries = left(&wanted, &running);
         }
@@ -181,7 +187,7 @@ fn registry_limits(asks: &[&Ask]) -> BTreeMap<String, u32> {
     limits
 }
 
-fn candidate(row: &rusqlite::Row<'_>) -> Result<Candidate, Error> {
+fn candidate(row: &Record<'_>) -> Result<Candidate, Error> {
     Ok(Candidate {
         id: row.int("id")?,
         queue: row.text("queue")?,

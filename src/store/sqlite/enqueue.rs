@@ -7,19 +7,22 @@
 use super::Sqlite;
 use super::attempt::rows as parameter;
 use super::batch::{Kind, Op};
-use super::direct::Direct;
+use super::direct::{Cell, Direct, Record};
 use super::writer::Lane;
 use crate::clock::UnixMillis;
 use crate::job::{Enqueued, JobId, NewJob, parse_row};
 use crate::store::Error;
 use crate::store::rows::Columns;
 use crate::store::statements as sql;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
+
+/// Bytes of the references of a row of ordinary length.
+const ORDINARY: usize = 512;
 
 /// One call: its jobs, all or none.
 pub(super) struct Request {
-    pub(super) jobs: Vec<NewJob>,
+    pub(super) entries: Vec<Entry>,
     actor: String,
     now: UnixMillis,
 }
@@ -27,22 +30,29 @@ pub(super) struct Request {
 /// What makes two waiting jobs equal.
 type Content<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-/// The strings of a job that the statements need, computed once.
-struct Entry<'a> {
-    job: &'a NewJob,
+/// A job with the strings that the statements need, computed before the writer has it.
+pub(super) struct Entry {
+    job: NewJob,
     source_key: String,
     dest_key: String,
+    registry: String,
     options: String,
 }
 
-impl<'a> Entry<'a> {
-    fn new(job: &'a NewJob) -> Self {
+impl Entry {
+    fn new(job: NewJob) -> Self {
         Self {
-            job,
             source_key: job.parsed.source_key(),
             dest_key: job.parsed.dest_key(),
+            registry: job.parsed.dest_registry(),
             options: job.parsed.options.canonical(),
+            job,
         }
+    }
+
+    /// 1 for a row of ordinary length, more for long references, which stand in several indexes too.
+    pub(super) fn weight(&self) -> usize {
+        1 + (self.source_key.len() + self.dest_key.len() + self.options.len()) / ORDINARY
     }
 
     fn content(&self) -> Content<'_> {
@@ -53,25 +63,30 @@ impl<'a> Entry<'a> {
         self.job.joins_equal && self.job.run_at.is_none()
     }
 
-    fn row(&self, now: UnixMillis, actor: &str) -> Value {
-        let job = self.job;
+    /// The parameters of the inserting statement, in its order, but for the last.
+    fn row<'b>(&'b self, request: &'b Request) -> Vec<Cell<'b>> {
+        let (job, now) = (&self.job, request.now);
         let run_at = job.run_at.unwrap_or(now);
-        json!([
-            job.source,
-            job.destination,
-            self.options,
-            if run_at > now { "scheduled" } else { "pending" },
-            job.queue,
-            job.priority,
-            job.max_attempts,
-            run_at.0,
-            now.0,
-            job.idempotency_key,
-            self.source_key,
-            self.dest_key,
-            job.parsed.dest_registry(),
-            actor
-        ])
+        vec![
+            job.source.as_str().into(),
+            job.destination.as_str().into(),
+            self.options.as_str().into(),
+            if self.is_pending(now) { "pending" } else { "scheduled" }.into(),
+            job.queue.as_str().into(),
+            job.priority.into(),
+            job.max_attempts.into(),
+            run_at.0.into(),
+            now.0.into(),
+            job.idempotency_key.as_deref().into(),
+            self.source_key.as_str().into(),
+            self.dest_key.as_str().into(),
+            self.registry.as_str().into(),
+            request.actor.as_str().into(),
+        ]
+    }
+
+    fn is_pending(&self, now: UnixMillis) -> bool {
+        self.job.run_at.is_none_or(|run_at| run_at <= now)
     }
 }
 
@@ -87,29 +102,28 @@ impl Kind for Enqueues {
 }
 
 fn enqueue(connection: &Direct, requests: &[&Request]) -> Result<Vec<Result<Vec<Enqueued>, Error>>, Error> {
-    let entries: Vec<Vec<Entry<'_>>> =
-        requests.iter().map(|request| request.jobs.iter().map(Entry::new).collect()).collect();
-    let together = independent(&entries);
+    let together = independent(requests);
     let mut answers: Vec<Option<Result<Vec<Enqueued>, Error>>> = requests.iter().map(|_| None).collect();
-    let known = Known::look(connection, &entries, &together)?;
+    let wanted = requests.iter().zip(&together).filter(|(_, together)| **together);
+    let known = Known::look(connection, &wanted.flat_map(|(request, _)| &request.entries).collect::<Vec<_>>())?;
     // What is new: the call, the place in the call, the row.
     let mut new = Vec::new();
     let mut places = Vec::new();
     for (at, request) in requests.iter().enumerate().filter(|(at, _)| together[*at]) {
-        let mut enqueued = Vec::with_capacity(request.jobs.len());
+        let mut enqueued = Vec::with_capacity(request.entries.len());
         let mut refused = None;
         let mark = new.len();
         let mut joins = Vec::new();
-        for entry in &entries[at] {
+        for entry in &request.entries {
             match known.of(entry) {
                 Ok(Some(Found::Key(id))) => enqueued.push(Enqueued { id, created: false }),
                 Ok(Some(Found::Equal(id))) => {
-                    joins.push((id, entry.job));
+                    joins.push((id, &entry.job));
                     enqueued.push(Enqueued { id, created: false });
                 }
                 Ok(None) => {
                     places.push((at, enqueued.len()));
-                    new.push(entry.row(request.now, &request.actor));
+                    new.push((entry, *request));
                     enqueued.push(Enqueued { id: 0, created: true });
                 }
                 Err(error) => {
@@ -129,12 +143,12 @@ fn enqueue(connection: &Direct, requests: &[&Request]) -> Result<Vec<Result<Vec<
         }
         answers[at] = Some(Ok(enqueued));
     }
-    for (id, (at, place)) in insert(connection, new)?.into_iter().zip(places) {
+    for (id, (at, place)) in insert(connection, &new)?.into_iter().zip(places) {
         if let Some(Ok(enqueued)) = &mut answers[at] {
             enqueued[place].id = id;
         }
     }
-    one_at_a_time(connection, requests, &entries, &mut answers)?;
+    one_at_a_time(connection, requests, &mut answers)?;
     Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Ok(Vec::new()))).collect())
 }
 
@@ -142,15 +156,14 @@ fn enqueue(connection: &Direct, requests: &[&Request]) -> Result<Vec<Result<Vec<
 fn one_at_a_time(
     connection: &Direct,
     requests: &[&Request],
-    entries: &[Vec<Entry<'_>>],
     answers: &mut [Option<Result<Vec<Enqueued>, Error>>],
 ) -> Result<(), Error> {
     for (at, request) in requests.iter().enumerate() {
         if answers[at].is_some() {
             continue;
         }
-        let mut enqueued = Vec::with_capacity(request.jobs.len());
-        for entry in &entries[at] {
+        let mut enqueued = Vec::with_capacity(request.entries.len());
+        for entry in &request.entries {
             // A refusal undoes what the call did so far: the writer then does all calls one by one, this one in a savepoint.
             enqueued.push(enqueue_one(connection, entry, request)?);
         }
@@ -160,13 +173,13 @@ fn one_at_a_time(
 }
 
 /// Which calls name no key and no content twice, nor one that a call before them names.
-fn independent(entries: &[Vec<Entry<'_>>]) -> Vec<bool> {
+fn independent(requests: &[&Request]) -> Vec<bool> {
     let mut keys: HashSet<&str> = HashSet::new();
     let mut contents: HashSet<Content<'_>> = HashSet::new();
-    let mut together = Vec::with_capacity(entries.len());
-    for call in entries {
+    let mut together = Vec::with_capacity(requests.len());
+    for request in requests {
         let mut free = true;
-        for entry in call {
+        for entry in &request.entries {
             if let Some(key) = &entry.job.idempotency_key {
                 free &= keys.insert(key);
             }
@@ -180,15 +193,23 @@ fn independent(entries: &[Vec<Entry<'_>>]) -> Vec<bool> {
 }
 
 /// The rows' ids, in the order of the rows.
-fn insert(connection: &Direct, new: Vec<Value>) -> Result<Vec<JobId>, Error> {
+fn insert(connection: &Direct, new: &[(&Entry, &Request)]) -> Result<Vec<JobId>, Error> {
     if new.is_empty() {
         return Ok(Vec::new());
     }
-    let count = new.len();
-    let mut ids = connection.all(sql::INSERT, [parameter(new)], |row| row.int("id"))?;
+    // Each insert writes one event: in this transaction their numbers are known before. The database checks them.
+    let mut event = connection.one(sql::NEWEST_EVENT, [], |row| row.int("seq"))?;
+    let mut rows = Vec::with_capacity(new.len());
+    for (entry, request) in new {
+        event += 1;
+        let mut row = entry.row(request);
+        row.push(entry.is_pending(request.now).then_some(event).into());
+        rows.push(row);
+    }
+    let mut ids = connection.many(sql::INSERT, &rows, |row| row.int("id"))?;
     // Ids rise in the order of the inserts, whatever the order of RETURNING.
     ids.sort_unstable();
-    if ids.len() != count {
+    if ids.len() != new.len() {
         return Err(Error::Invalid("a job was not inserted: its idempotency key is known".to_owned()));
     }
     Ok(ids)
@@ -223,28 +244,27 @@ struct Known {
 }
 
 impl Known {
-    fn look(connection: &Direct, entries: &[Vec<Entry<'_>>], together: &[bool]) -> Result<Self, Error> {
+    fn look(connection: &Direct, entries: &[&Entry]) -> Result<Self, Error> {
         let mut known = Self { keys: HashMap::new(), equal: HashMap::new() };
-        let wanted = || entries.iter().zip(together).filter(|(_, together)| **together).flat_map(|(call, _)| call);
         let keys: Vec<Value> =
-            wanted().filter_map(|entry| entry.job.idempotency_key.clone().map(Value::from)).collect();
+            entries.iter().filter_map(|entry| entry.job.idempotency_key.clone().map(Value::from)).collect();
         if !keys.is_empty() {
             known.keys = connection.all(sql::KEYS, [parameter(keys)], key_row)?.into_iter().collect();
         }
-        let joining: Vec<&Entry<'_>> = wanted().filter(|entry| entry.joins()).collect();
-        if !joining.is_empty() {
-            let contents = joining.iter().map(|entry| {
+        let joining: Vec<&Entry> = entries.iter().filter(|entry| entry.joins()).copied().collect();
+        let contents: Vec<Vec<Cell<'_>>> = joining
+            .iter()
+            .zip(0i64..)
+            .map(|(entry, at)| {
                 let (target, source, options, queue) = entry.content();
-                json!([target, source, options, queue])
-            });
-            let equal = connection
-                .all(sql::EQUAL, [parameter(contents.collect())], |row| Ok((row.int("at")?, row.int("id")?)))?;
-            for (at, id) in equal {
-                if let Some(entry) = usize::try_from(at).ok().and_then(|at| joining.get(at)) {
-                    let (target, source, options, queue) = entry.content();
-                    let content = (target.to_owned(), source.to_owned(), options.to_owned(), queue.to_owned());
-                    known.equal.insert(content, id);
-                }
+                vec![at.into(), target.into(), source.into(), options.into(), queue.into()]
+            })
+            .collect();
+        for (at, id) in connection.many(sql::EQUAL, &contents, |row| Ok((row.int("at")?, row.int("id")?)))? {
+            if let Some(entry) = usize::try_from(at).ok().and_then(|at| joining.get(at)) {
+                let (target, source, options, queue) = entry.content();
+                let content = (target.to_owned(), source.to_owned(), options.to_owned(), queue.to_owned());
+                known.equal.insert(content, id);
             }
         }
         Ok(known)
@@ -254,7 +274,7 @@ impl Known {
     ///
     /// # Errors
     /// [`Error::KeyConflict`].
-    fn of(&self, entry: &Entry<'_>) -> Result<Option<Found>, Error> {
+    fn of(&self, entry: &Entry) -> Result<Option<Found>, Error> {
         if let Some(key) = &entry.job.idempotency_key
             && let Some(row) = self.keys.get(key)
         {
@@ -269,7 +289,7 @@ impl Known {
     }
 }
 
-fn key_row(row: &rusqlite::Row<'_>) -> Result<(String, KeyRow), Error> {
+fn key_row(row: &Record<'_>) -> Result<(String, KeyRow), Error> {
     let content = match row.text_option("source")? {
         None => None,
         Some(source) => Some(Asked {
@@ -283,7 +303,7 @@ fn key_row(row: &rusqlite::Row<'_>) -> Result<(String, KeyRow), Error> {
 }
 
 /// The job that a known key names. A key with other content is an error that names the fields.
-fn same_content(row: &KeyRow, key: &str, entry: &Entry<'_>) -> Result<JobId, Error> {
+fn same_content(row: &KeyRow, key: &str, entry: &Entry) -> Result<JobId, Error> {
     let id = row.job;
     let Some(Asked { source, destination, options, queue }) = &row.content else {
         // The job is not kept any more; what it asked for was done.
@@ -312,16 +332,15 @@ fn same_content(row: &KeyRow, key: &str, entry: &Entry<'_>) -> Result<JobId, Err
     )))
 }
 
-fn enqueue_one(connection: &Direct, entry: &Entry<'_>, request: &Request) -> Result<Enqueued, Error> {
-    let one = [vec![Entry::new(entry.job)]];
-    match Known::look(connection, &one, &[true])?.of(entry)? {
+fn enqueue_one(connection: &Direct, entry: &Entry, request: &Request) -> Result<Enqueued, Error> {
+    match Known::look(connection, &[entry])?.of(entry)? {
         Some(Found::Key(id)) => Ok(Enqueued { id, created: false }),
         Some(Found::Equal(id)) => {
-            join(connection, id, entry.job, request.now, &request.actor)?;
+            join(connection, id, &entry.job, request.now, &request.actor)?;
             Ok(Enqueued { id, created: false })
         }
         None => {
-            let ids = insert(connection, vec![entry.row(request.now, &request.actor)])?;
+            let ids = insert(connection, &[(entry, request)])?;
             let id = ids.first().copied().ok_or_else(|| Error::Invalid("a job was not inserted".to_owned()))?;
             Ok(Enqueued { id, created: true })
         }
@@ -340,7 +359,8 @@ fn join(connection: &Direct, id: JobId, job: &NewJob, now: UnixMillis, actor: &s
 
 impl Sqlite {
     pub(in crate::store) async fn enqueue(&self, jobs: Vec<NewJob>, actor: &str) -> Result<Vec<Enqueued>, Error> {
-        let request = Request { jobs, actor: actor.to_owned(), now: self.inner.clock.now() };
+        let entries = jobs.into_iter().map(Entry::new).collect();
+        let request = Request { entries, actor: actor.to_owned(), now: self.inner.clock.now() };
         let enqueued = self.inner.writer.send(Lane::Bulk, |reply| Op::Enqueue(request, reply)).await;
         enqueued.inspect(|_| self.inner.watch.committed())
     }

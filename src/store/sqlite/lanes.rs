@@ -34,6 +34,8 @@ struct Waiting {
     control: VecDeque<(Op, OwnedSemaphorePermit)>,
     bulk: VecDeque<(Op, OwnedSemaphorePermit)>,
     closed: bool,
+    /// The writer waits to be woken. Waking costs a call of the kernel, also when nobody sleeps.
+    asleep: bool,
 }
 
 impl Lanes {
@@ -57,8 +59,11 @@ impl Lanes {
             Lane::Control => waiting.control.push_back((op, place)),
             Lane::Bulk => waiting.bulk.push_back((op, place)),
         }
+        let asleep = std::mem::take(&mut waiting.asleep);
         drop(waiting);
-        self.filled.notify_one();
+        if asleep {
+            self.filled.notify_one();
+        }
         true
     }
 
@@ -71,9 +76,13 @@ impl Lanes {
         mut give: impl FnMut(Op),
     ) -> bool {
         let waiting = self.lock();
-        let nothing = |waiting: &mut Waiting| !waiting.closed && waiting.control.is_empty() && waiting.bulk.is_empty();
+        let nothing = |waiting: &mut Waiting| {
+            waiting.asleep = !waiting.closed && waiting.control.is_empty() && waiting.bulk.is_empty();
+            waiting.asleep
+        };
         let (mut waiting, _) =
             self.filled.wait_timeout_while(waiting, at_most, nothing).unwrap_or_else(PoisonError::into_inner);
+        waiting.asleep = false;
         if waiting.closed && waiting.control.is_empty() && waiting.bulk.is_empty() {
             return false;
         }

@@ -3,7 +3,7 @@
 //! Our own thirty lines and not sqlx's migrator, because that one takes no lock on SQLite: two processes that start together
 //! would both run the same file. Here the version is read again inside `BEGIN IMMEDIATE`.
 
-use super::direct::Direct;
+use super::direct::{Direct, Record};
 use crate::clock::UnixMillis;
 use crate::store::Error;
 use crate::store::rows::Columns;
@@ -20,10 +20,11 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "jobs", sql: include_str!("../../../migrations/sqlite/0001_jobs.sql") },
     Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/sqlite/0002_operations.sql") },
+    Migration { version: 4, name: "triggers", sql: include_str!("../../../migrations/sqlite/0004_triggers.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 2;
+pub(super) const NEWEST: i64 = 4;
 
 /// "FRGT": tells our files from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x4652_4754;
@@ -67,7 +68,7 @@ fn version(connection: &Direct) -> Result<i64, Error> {
     let facts = "SELECT (SELECT COUNT(*) FROM sqlite_schema) AS objects, \
          (SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_migrations') AS ours, \
          (SELECT application_id FROM pragma_application_id) AS application";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.int("objects")?, row.int("ours")?, row.int("application")?));
+    let read = |row: &Record<'_>| Ok((row.int("objects")?, row.int("ours")?, row.int("application")?));
     let (objects, ours, application) = connection.one(facts, [], read)?;
     if objects == 0 {
         return Ok(0);

@@ -94,9 +94,10 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("query_only", "ON")
             .disable_statement_logging();
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(reading.clone());
+        let readers =
+            SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false).connect_lazy_with(reading);
         let writer = Writer::start(connection, path.to_owned(), clock.clone())?;
-        let watch = watch::Watch::new(reading);
+        let watch = watch::Watch::new(path);
         Ok(Self {
             inner: Arc::new(Inner { path: path.to_owned(), writer, readers, watch, clock, version }),
             told: watch::Cursor::default(),

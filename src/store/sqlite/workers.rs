@@ -1,7 +1,7 @@
 //! Worker rows, leases as the sweeper sees them, and what dead workers left.
 
 use super::Sqlite;
-use super::direct::Direct;
+use super::direct::{Direct, Record};
 use super::writer::Lane;
 use crate::job::State;
 use crate::store::crash::{crash_pause, is_poison};
@@ -74,7 +74,7 @@ impl Sqlite {
         let now = self.inner.clock.now();
         self.write(Lane::Control, move |connection| {
             let Lease { job, epoch, beat, .. } = lease;
-            let facts = |row: &rusqlite::Row<'_>| Ok((row.int("bytes_moved")?, row.int("crash_count")?));
+            let facts = |row: &Record<'_>| Ok((row.int("bytes_moved")?, row.int("crash_count")?));
             let Some((moved, in_a_row)) = connection.first(sql::CRASH_FACTS, (job, epoch, beat), facts)? else {
                 return Ok(None);
             };

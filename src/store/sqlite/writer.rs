@@ -29,6 +29,8 @@ const BULK_ROWS: usize = 2000;
 /// How long those who were answered together are waited for, so that one commit serves their next operations too. Less than a
 /// commit takes; who works alone waits for nobody.
 const GATHERING: Duration = Duration::from_micros(200);
+/// When some of them are there, and no other came for so long, no other is waited for.
+const QUIET: Duration = Duration::from_micros(50);
 /// How long a locked database is waited for before callers are told. A foreign writer may well hold it for seconds.
 const BUSY_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between tries when SQLite's own waiting was in vain.
@@ -126,9 +128,9 @@ impl Actor {
             if !batch.is_empty() {
                 let fate = self.commit(&mut batch);
                 self.tell(&fate, batch.len());
-                let answered = batch.len();
+                let next = batch.leads_to();
                 std::mem::take(&mut batch).answer(&fate);
-                self.await_next(answered);
+                self.await_next(next);
             }
             // A commit that failed took its connection along. The log may be what fills the disk: it is looked after all the same.
             if self.connection.is_none() && self.checkpoints.wanted() {
@@ -162,11 +164,19 @@ impl Actor {
 
     /// Those who were answered now send their next operations: without this pause the first of them would get a commit of its
     /// own, and all others would wait for it.
-    fn await_next(&self, answered: usize) {
+    fn await_next(&self, expected: usize) {
         // The machine's own time, also where a test moves the hands of the clock: this is pacing, nobody's lease.
         let start = Clock::System.boot();
-        while answered > 1 && self.lanes.len() < answered && Clock::System.boot().since(start) < GATHERING {
+        let (mut here, mut last) = (0, start);
+        while expected > 1 && here < expected {
             std::thread::yield_now();
+            let (now, waiting) = (Clock::System.boot(), self.lanes.len());
+            if waiting > here {
+                (here, last) = (waiting, now);
+            }
+            if now.since(start) >= GATHERING || (here > 0 && now.since(last) >= QUIET) {
+                return;
+            }
         }
     }
 
@@ -242,6 +252,7 @@ fn patiently(connection: &Direct, statement: &str, clock: &Clock) -> Result<(), 
 mod tests {
     use super::super::batch::Task;
     use super::*;
+    use crate::store::rows::Columns;
 
     #[tokio::test]
     async fn a_panic_in_an_operation_ends_that_batch_and_not_the_writer() {
@@ -265,7 +276,7 @@ mod tests {
         let error = run("INSERT INTO t VALUES (1)").await.unwrap_err();
         assert!(error.to_string().contains("panicked"), "{error}");
         run("CREATE UNIQUE INDEX i ON t (x)").await.unwrap();
-        let count = |connection: &Direct| connection.one("SELECT COUNT(*) FROM t", [], |row| Ok(row.get::<_, i64>(0)?));
+        let count = |connection: &Direct| connection.one("SELECT COUNT(*) AS rows FROM t", [], |row| row.int("rows"));
         let rows = writer.send(Lane::Control, |reply| Task::op(count, reply)).await;
         assert_eq!(rows.unwrap(), 0, "what it wrote was rolled back");
         assert!(!writer.is_closed());

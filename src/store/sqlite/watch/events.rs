@@ -3,11 +3,12 @@
 //! The file is watched and not its folder, which may be a busy one. SQLite makes the log anew when the last connection has
 //! closed it; then, and whenever the kernel has no more watches to give, nothing is heard until [`Events::renew`].
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::{Errno, read};
-use std::os::fd::OwnedFd;
+use rustix::io::read;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use tokio::io::unix::AsyncFd;
+use std::time::Duration;
 
 /// Events that are taken at a time, in bytes. The kernel merges equal ones, so that there are seldom more than two.
 const BUFFER: usize = 1024;
@@ -15,7 +16,7 @@ const BUFFER: usize = 1024;
 /// Writes to one file. Deaf until renewed.
 pub(super) struct Events {
     log: PathBuf,
-    queue: Option<AsyncFd<OwnedFd>>,
+    queue: Option<OwnedFd>,
     /// The watch of the file that has the name now.
     watched: Option<i32>,
     /// The kernel has refused, or was not to be asked at all: the poll alone has to do.
@@ -28,9 +29,8 @@ impl Events {
     }
 
     /// Never hears anything.
-    #[cfg(test)]
-    pub(super) fn none() -> Self {
-        Self { off: true, ..Self::new(PathBuf::new()) }
+    pub(super) const fn none() -> Self {
+        Self { log: PathBuf::new(), queue: None, watched: None, off: true }
     }
 
     /// Watches the file that has the name now. Costs one look at the name when that is still the same.
@@ -76,28 +76,18 @@ impl Events {
         heard
     }
 
-    /// Returns when something is written, at once when that was since the last time. Safe to drop while it waits.
-    pub(super) async fn next(&mut self) {
-        while let Some(queue) = &self.queue {
-            let Ok(mut ready) = queue.readable().await else { break };
-            let mut buffer = [0; BUFFER];
-            match read(queue, &mut buffer) {
-                Ok(length) if length > 0 => return,
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                _ => break,
-            }
+    /// Waits until something was written, `bell` has rung, or the time is over. True in the first case.
+    pub(super) fn wait(&mut self, bell: BorrowedFd<'_>, at_most: Duration) -> bool {
+        let mut watched = vec![PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        if let Some(queue) = &self.queue {
+            watched.push(PollFd::new(queue, PollFlags::IN));
         }
-        self.queue = None;
-        self.watched = None;
-        std::future::pending().await
+        // Interrupted is as good as over: whoever waits looks, and waits again.
+        let ready = Timespec::try_from(at_most).ok().and_then(|time| poll(&mut watched, Some(&time)).ok()).unwrap_or(0);
+        ready > 0 && self.take()
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe because a foreign type may change its descriptor; an OwnedFd keeps its own until it is dropped"
-)]
-fn open() -> std::io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
+fn open() -> std::io::Result<OwnedFd> {
+    Ok(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
 }

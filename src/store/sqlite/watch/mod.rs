@@ -5,8 +5,9 @@
 //! says when somebody writes to the write-ahead log; the commit follows only after its fsync, so after such an event the
 //! number is looked at a few times in short, growing steps. Either may be lost without harm.
 //!
-//! No task does this: whoever waits looks, one at a time, for all who wait. What is noticed raises a number that all can see,
-//! and each waits for it to pass the number it last returned with.
+//! A thread does this from the first wait on: a look costs microseconds there, and its pauses are shorter than a runtime's
+//! timer can make them. What is noticed raises a number that all can see, and each waits for it to pass the number it last
+//! returned with.
 //!
 //! The wal-index (`-shm`) holds the same fact and could be read for less. It must not be opened: closing a file drops all
 //! POSIX locks of the process on it, those of SQLite too.
@@ -15,210 +16,247 @@ mod events;
 #[cfg(test)]
 mod tests;
 
+use super::direct::Direct;
 use crate::store::Error;
+use crate::store::rows::Columns;
 use events::Events;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, Row};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::sync::{oneshot, watch};
 
 /// How often the number is looked at when nothing is heard: the latest that a commit is noticed.
 const POLL: Duration = Duration::from_millis(50);
-/// Pauses before the looks that follow an event, in milliseconds, until the commit shows. It follows its last write by one
-/// fsync, so the first are short; all together are as long as [`POLL`], because a disk may be slow.
-const STEPS: [u64; 13] = [0, 1, 1, 1, 2, 2, 3, 5, 8, 8, 8, 8, 8];
-/// The first of the longest steps; where it stays while more is written: bounds what a long transaction of somebody else, or
-/// a storm of commits, costs.
-const LONGEST: usize = 8;
-/// The shortest time between two looks at once after an event: bounds what a storm of short commits costs.
-const PACE: Duration = Duration::from_millis(2);
+/// Pauses before the looks that follow an event, in microseconds, until the commit shows. It follows its last write by one
+/// fsync, so the first are short; all together are about as long as [`POLL`], because a disk may be slow.
+const STEPS: [u64; 16] = [50, 50, 100, 100, 200, 200, 500, 500, 1000, 1000, 2000, 4000, 8000, 8000, 8000, 8000];
+/// Where the steps stay while more is written: bounds what a long transaction of somebody else costs.
+const LONGEST: usize = 12;
+/// The pause after a commit was noticed: bounds what a storm of short commits costs.
+const PACE: Duration = Duration::from_millis(1);
 
 /// Commits of all processes on one file.
 pub(super) struct Watch {
-    options: SqliteConnectOptions,
+    path: PathBuf,
+    listen: bool,
+    notices: Arc<watch::Sender<Notice>>,
+    looker: Mutex<Option<Looker>>,
+}
+
+/// What all who wait can see.
+#[derive(Debug, Default)]
+struct Notice {
     /// How many times a commit was noticed.
-    noticed: watch::Sender<u64>,
-    eyes: Mutex<Eyes>,
+    commits: u64,
+    /// Why nothing can be noticed just now.
+    failing: Option<Error>,
 }
 
 /// Up to where one subscriber has been told.
 #[derive(Debug, Default)]
 pub(super) struct Cursor(AtomicU64);
 
-/// What whoever looks needs. Dropping a look half way costs nothing: the answer is thrown away, and the next one is compared
-/// with what was seen before.
-struct Eyes {
-    connection: Option<SqliteConnection>,
-    seen: Option<i64>,
-    events: Events,
-    poll: Option<Interval>,
-    pace: Option<Interval>,
-    /// The step after an event; past the last one it is quiet.
-    step: usize,
-    /// A pause is over and its look not yet done.
-    owed: bool,
-    /// Something was written since the last look.
-    heard: bool,
+/// The thread that looks.
+struct Looker {
+    /// Written to when it has to end.
+    bell: Arc<OwnedFd>,
+    stop: Arc<AtomicBool>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Watch {
-    pub(super) fn new(options: SqliteConnectOptions) -> Self {
-        let mut log = options.get_filename().as_os_str().to_owned();
-        log.push("-wal");
-        Self::with(options, Events::new(PathBuf::from(log)))
+    /// Of this database. Nothing is opened before somebody waits.
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), listen: true, notices: Arc::default(), looker: Mutex::default() }
     }
 
-    fn with(options: SqliteConnectOptions, events: Events) -> Self {
-        let eyes = Eyes {
-            connection: None,
-            seen: None,
-            events,
-            poll: None,
-            pace: None,
-            step: STEPS.len(),
-            owed: false,
-            heard: false,
-        };
-        // One more than a new cursor has been told, so that its first call returns at once.
-        Self { options, noticed: watch::Sender::new(1), eyes: Mutex::new(eyes) }
+    /// Polls alone.
+    #[cfg(test)]
+    fn deaf(path: &Path) -> Self {
+        let mut watch = Self::new(path);
+        watch.listen = false;
+        watch
     }
 
-    /// Something was committed that somebody may wait for. To be called after such commits of this process, so that nobody has
-    /// to find them; not after those that give nobody anything to do, and above all not after a claim that found nothing: it
-    /// would wake those who claim.
+    /// This process has committed something that others may have to do with.
     pub(super) fn committed(&self) {
-        self.noticed.send_modify(|noticed| *noticed += 1);
+        self.notices.send_modify(|notice| notice.commits += 1);
     }
 
-    /// Returns when something was committed since the last return with this cursor, or after `at_most`. The first call returns
-    /// at once. Safe to drop while it waits. Callers with one cursor in common are all woken while they wait, but may take each
-    /// other's commits while they do not.
+    /// Waits until somebody has committed since the last return with this cursor, at most so long; the first call returns as
+    /// soon as the watch stands. May return for nothing, never misses a commit by more than [`POLL`]. May be dropped at any
+    /// time.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] while the database cannot be read.
     pub(super) async fn changed(&self, cursor: &Cursor, at_most: Duration) -> Result<(), Error> {
         let told = cursor.0.load(Ordering::Relaxed);
-        let mut noticed = self.noticed.subscribe();
+        let mut notices = self.notices.subscribe();
+        self.start()?;
         let wait = async {
-            if told == 0 {
-                self.begin().await?;
-            }
             loop {
-                let now = *noticed.borrow_and_update();
-                if now != told {
-                    cursor.0.fetch_max(now, Ordering::Relaxed);
-                    return Ok(());
+                {
+                    let now = notices.borrow_and_update();
+                    if now.commits != told {
+                        // Several may wait with one cursor.
+                        cursor.0.fetch_max(now.commits, Ordering::Relaxed);
+                        return Ok(());
+                    }
+                    if let Some(error) = &now.failing {
+                        return Err(error.clone());
+                    }
                 }
-                tokio::select! {
-                    // The sender is ours: this cannot fail.
-                    _ = noticed.changed() => {}
-                    looked = self.look() => looked?,
+                if notices.changed().await.is_err() {
+                    // Not while `self` is there.
+                    std::future::pending::<()>().await;
                 }
             }
         };
         tokio::time::timeout(at_most, wait).await.unwrap_or(Ok(()))
     }
 
-    /// Remembers the number as it is, when nobody has looked yet: only what is committed later is news.
-    async fn begin(&self) -> Result<(), Error> {
-        // Who has the lock does that.
-        if let Ok(mut eyes) = self.eyes.try_lock()
-            && eyes.seen.is_none()
-        {
-            eyes.version(&self.options).await?;
+    /// Starts the thread when it does not run.
+    fn start(&self) -> Result<(), Error> {
+        let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
+        if looker.is_some() {
+            return Ok(());
         }
+        let no =
+            |error: std::io::Error| Error::Backend { message: format!("starting the watch: {error}"), busy: false };
+        let bell =
+            Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| no(error.into()))?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (end, ended) = oneshot::channel();
+        let mut log = self.path.as_os_str().to_owned();
+        log.push("-wal");
+        let eyes = Eyes {
+            path: self.path.clone(),
+            notices: self.notices.clone(),
+            bell: bell.clone(),
+            stop: stop.clone(),
+            events: if self.listen { Events::new(PathBuf::from(log)) } else { Events::none() },
+            connection: None,
+            seen: None,
+        };
+        let run = move || {
+            eyes.run();
+            if end.send(()).is_err() {
+                tracing::trace!("nobody waits for the end of the watch");
+            }
+        };
+        std::thread::Builder::new().name("sqlite-watch".to_owned()).spawn(run).map_err(no)?;
+        *looker = Some(Looker { bell, stop, ended });
         Ok(())
     }
 
-    /// Returns when a look has noticed a commit and all who wait know it.
-    async fn look(&self) -> Result<(), Error> {
-        let mut eyes = self.eyes.lock().await;
-        while !eyes.next(&self.options).await? {}
-        self.committed();
-        Ok(())
-    }
-
-    /// Closes its connection; a later look opens another one.
+    /// Closes the connection of the watch. A later wait opens it again.
     pub(super) async fn close(&self) {
-        let connection = self.eyes.lock().await.connection.take();
-        if let Some(connection) = connection
-            && let Err(error) = connection.close().await
-        {
-            tracing::debug!(%error, "closing the watch connection");
+        let looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(looker) = looker {
+            looker.stop();
+            if looker.ended.await.is_err() {
+                tracing::error!("the watch of the database ended badly");
+            }
         }
     }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(looker) = self.looker.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            looker.stop();
+        }
+    }
+}
+
+impl Looker {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Err(error) = rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
+            tracing::debug!(%error, "the watch of the database ends at its next look");
+        }
+    }
+}
+
+/// What the thread has.
+struct Eyes {
+    path: PathBuf,
+    notices: Arc<watch::Sender<Notice>>,
+    bell: Arc<OwnedFd>,
+    stop: Arc<AtomicBool>,
+    events: Events,
+    connection: Option<Direct>,
+    /// The number at the last look.
+    seen: Option<i64>,
 }
 
 impl Eyes {
-    /// Waits until it is time for a look, and looks: whether something was committed since the last one.
-    async fn next(&mut self, options: &SqliteConnectOptions) -> Result<bool, Error> {
-        if !self.owed {
-            self.pause().await;
-            self.owed = true;
+    fn run(mut self) {
+        self.events.renew();
+        // What is there at the start counts as a commit: whoever came before the first look has not seen it.
+        self.look();
+        while !self.stop.load(Ordering::Acquire) {
+            if self.events.wait(self.bell.as_fd(), POLL) {
+                self.follow();
+            } else {
+                self.events.renew();
+                self.look();
+            }
         }
-        // Taken before the look: what is written during it is the next event.
-        self.heard |= self.events.take();
-        let changed = self.version(options).await?;
-        self.owed = false;
-        let heard = std::mem::take(&mut self.heard);
-        self.step = match (heard, changed) {
-            // Writers come one after the other: nothing was written since the last look, so what was written then is
-            // committed now.
-            (false, true) => STEPS.len(),
-            (false, false) => (self.step + 1).min(STEPS.len()),
-            // This may have been an older commit, and the one of what was written is still to come.
-            (true, true) => LONGEST,
-            (true, false) if self.step == STEPS.len() => 0,
-            (true, false) => (self.step + 1).min(LONGEST),
-        };
-        Ok(changed)
-    }
-
-    /// Returns when the number should be looked at: the next step after an event, an event, or the time of the poll.
-    async fn pause(&mut self) {
-        let poll = self.poll.get_or_insert_with(|| every(POLL));
-        let pace = self.pace.get_or_insert_with(|| every(PACE));
-        let heard = async {
-            if self.step == STEPS.len() {
-                self.events.next().await;
-                self.heard = true;
-                self.step = 0;
-            }
-            match STEPS[self.step] {
-                0 => drop(pace.tick().await),
-                pause => tokio::time::sleep(Duration::from_millis(pause)).await,
-            }
-        };
-        tokio::select! {
-            _ = poll.tick() => self.events.renew(),
-            () = heard => poll.reset(),
+        if let Some(connection) = self.connection.take() {
+            connection.close();
         }
     }
 
-    /// Asks for the number: whether it is another one than before.
-    async fn version(&mut self, options: &SqliteConnectOptions) -> Result<bool, Error> {
+    /// Somebody writes: looks until the commit shows.
+    fn follow(&mut self) {
+        let mut step = 0;
+        while !self.look() {
+            if step == STEPS.len() || self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(STEPS[step]));
+            let more = self.events.take();
+            step = if more { (step + 1).min(LONGEST) } else { step + 1 };
+        }
+        std::thread::sleep(PACE);
+    }
+
+    /// Whether somebody has committed since the last look; who waits is told.
+    fn look(&mut self) -> bool {
+        match self.version() {
+            Ok(version) => {
+                let changed = self.seen.replace(version) != Some(version);
+                self.notices.send_if_modified(|notice| {
+                    let healed = notice.failing.take().is_some();
+                    notice.commits += u64::from(changed);
+                    changed || healed
+                });
+                changed
+            }
+            Err(error) => {
+                // It is opened again, and what it says then is a change: commits may have been missed.
+                self.seen = None;
+                if let Some(connection) = self.connection.take() {
+                    connection.close();
+                }
+                self.notices.send_modify(|notice| notice.failing = Some(error));
+                false
+            }
+        }
+    }
+
+    fn version(&mut self) -> Result<i64, Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                // The number means nothing across connections.
                 self.seen = None;
-                options.connect().await?
+                Direct::open_reading(&self.path, super::BUSY_TIMEOUT)?
             }
         };
-        let connection = self.connection.insert(connection);
-        let asked = async { sqlx::query("PRAGMA data_version").fetch_one(connection).await?.try_get::<i64, _>(0) };
-        match asked.await {
-            Ok(version) => Ok(self.seen.replace(version) != Some(version)),
-            Err(error) => {
-                self.connection = None;
-                Err(error.into())
-            }
-        }
+        self.connection.insert(connection).one("PRAGMA data_version", [], |row| row.int("data_version"))
     }
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

@@ -1,5 +1,6 @@
 use super::*;
-use std::path::Path;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
 
 /// Ends long before `FOREVER`; a test that runs into it has found something.
 const SOON: Duration = Duration::from_secs(20);
@@ -17,16 +18,15 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        Self::with(Events::new).await
+        Self::with(Watch::new).await
     }
 
-    async fn with(events: impl FnOnce(PathBuf) -> Events) -> Self {
+    async fn with(watch: impl FnOnce(&Path) -> Watch) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.db");
         let mut other = open(&file).await;
         sqlx::query("CREATE TABLE t (x INTEGER)").execute(&mut other).await.unwrap();
-        let options = SqliteConnectOptions::new().filename(&file).read_only(true);
-        let watch = Watch::with(options, events(folder.path().join("x.db-wal")));
+        let watch = watch(&file);
         Self { folder, other, watch }
     }
 
@@ -116,7 +116,7 @@ async fn who_was_away_is_told_of_what_another_one_noticed() {
 
 #[tokio::test]
 async fn without_notification_the_poll_notices() {
-    let mut scene = Scene::with(|_| Events::none()).await;
+    let mut scene = Scene::with(Watch::deaf).await;
     let cursor = scene.subscriber().await;
     for _ in 0..5 {
         scene.commit().await;
@@ -127,10 +127,9 @@ async fn without_notification_the_poll_notices() {
 
 #[tokio::test]
 async fn a_commit_of_our_own_is_known_without_a_look() {
-    let scene = Scene::with(|_| Events::none()).await;
+    let scene = Scene::with(Watch::deaf).await;
     let cursor = scene.subscriber().await;
-    // Whoever looks would wait for this for ever.
-    let _eyes = scene.watch.eyes.lock().await;
+    // Nobody has committed anything: a look would see nothing.
     scene.watch.committed();
     scene.told(&cursor).await;
 }
@@ -182,14 +181,15 @@ async fn a_log_that_was_emptied_or_made_anew_is_watched_on() {
 }
 
 /// Writes to the file and waits until that was heard.
-async fn heard(events: &mut Events, file: &Path) {
+fn heard(events: &mut Events, file: &Path) {
     std::fs::write(file, "x").unwrap();
-    tokio::time::timeout(SOON, events.next()).await.expect("the write is heard");
+    let silent = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    assert!(events.wait(silent.as_fd(), SOON), "the write is heard");
     events.take();
 }
 
-#[tokio::test]
-async fn writes_to_the_file_that_has_the_name_are_heard() {
+#[test]
+fn writes_to_the_file_that_has_the_name_are_heard() {
     let folder = tempfile::tempdir().unwrap();
     let (log, aside) = (folder.path().join("x.db-wal"), folder.path().join("aside"));
     let mut events = Events::new(log.clone());
@@ -197,9 +197,9 @@ async fn writes_to_the_file_that_has_the_name_are_heard() {
     assert!(!events.take(), "there is no file yet");
     std::fs::write(&log, "").unwrap();
     events.renew();
-    heard(&mut events, &log).await;
+    heard(&mut events, &log);
     events.renew();
-    heard(&mut events, &log).await;
+    heard(&mut events, &log);
     // Taken away while somebody has it open, and another one in its place.
     std::fs::rename(&log, &aside).unwrap();
     std::fs::write(&log, "").unwrap();
@@ -207,12 +207,12 @@ async fn writes_to_the_file_that_has_the_name_are_heard() {
     events.take();
     std::fs::write(&aside, "x").unwrap();
     assert!(!events.take(), "the old file is none of our business");
-    heard(&mut events, &log).await;
+    heard(&mut events, &log);
     // Removed and made anew.
     std::fs::remove_file(&log).unwrap();
     events.renew();
     events.take();
     std::fs::write(&log, "").unwrap();
     events.renew();
-    heard(&mut events, &log).await;
+    heard(&mut events, &log);
 }

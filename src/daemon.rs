@@ -11,7 +11,7 @@ use crate::store::{Claim, ClaimRequest, Error as StoreError, Store};
 use crate::sweep::{self, Sweeper};
 use crate::worker::attempt::{self, Controls};
 use crate::worker::presence::Presence;
-use crate::worker::{Parts, Worked, Worker};
+use crate::worker::{Parts, Worked, Worker, places::Place};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -319,8 +319,15 @@ impl Follower<'_> {
         let attempt = Arc::new(Attempt::default());
         seen(Seen::Started(attempt.clone()));
         let controls = Controls::default();
-        let mut running =
-            std::pin::pin!(attempt::run(self.parts, self.presence, claim, sent, attempt, controls.clone()));
+        let mut running = std::pin::pin!(attempt::run(
+            self.parts,
+            self.presence,
+            claim,
+            sent,
+            attempt,
+            controls.clone(),
+            Place::only()
+        ));
         let mut signal = None;
         loop {
             tokio::select! {

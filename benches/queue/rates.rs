@@ -3,7 +3,7 @@
 use crate::database::Database;
 use crate::report::{Figure, Target};
 use crate::timing::Timer;
-use crate::worker::Worker;
+use crate::worker::Workers;
 use crate::{Bench, Failure, Measured};
 use freightliner::job::{CopyOptions, NewJob, Report, State};
 use freightliner::store::{Claim, ClaimRequest, Outcome, Settled, Store, Work};
@@ -285,8 +285,7 @@ pub async fn lives(bench: &mut Bench) -> Measured {
 
 /// Works off 20,000 waiting jobs that end at once.
 ///
-/// A worker here is [`crate::worker::Worker`], the program's loop without what a job does.
-/// `concurrency` is the room of one loop (8 is the default); several loops share one open database, as tasks of one process.
+/// A worker here is the program's own, without what a job does: [`crate::worker`]. `concurrency` is the room of one loop (8 is the default); several loops share one open database, as tasks of one process.
 ///
 /// # Errors
 /// A call failed, or rows or events are missing.
@@ -294,10 +293,11 @@ pub async fn drain(bench: &mut Bench) -> Measured {
     let jobs = bench.scaled(DRAINED);
     for (workers, concurrency) in [(1, 8), (1, 1), (1, 64), (8, 8), (64, 8)] {
         let (_database, store) = bench.stocked(jobs).await?;
+        let known = Workers::new(store.clone(), concurrency).await?;
         let timer = Timer::start();
         let mut loops = JoinSet::new();
         for _ in 0..workers {
-            loops.spawn(Worker::new(store.clone(), concurrency, None).until_done());
+            loops.spawn(known.one(None).until_done());
         }
         let mut settled = 0;
         while let Some(ended) = loops.join_next().await {

@@ -1,13 +1,13 @@
 //! How soon a job starts after somebody asked for it: in the same process, and from another one.
 //!
 //! One job at a time, to a worker's loop that waits. The time is from just before the call, or before the line that another
-//! program's shell is given, until the claim was answered: it contains the commit of the insert and that of the claim.
+//! program's shell is given, until the job starts: it contains the commit of the insert and that of the claim.
 
 use crate::database::Database;
 use crate::rates::{EVENTS_OF_A_LIFE, expect, numbered};
 use crate::report::{Figure, Target};
 use crate::timing::{Samples, Timer};
-use crate::worker::Worker;
+use crate::worker::Workers;
 use crate::{Bench, Measured};
 use freightliner::store::Store;
 use serde_json::json;
@@ -56,7 +56,7 @@ pub async fn wake(bench: &mut Bench) -> Measured {
 async fn take(database: &Database, store: &Store, count: usize, across: bool) -> Measured<Samples> {
     let (sender, mut started) = unbounded_channel();
     let mut worker = JoinSet::new();
-    worker.spawn(Worker::new(store.clone(), CONCURRENCY, Some(sender)).for_ever());
+    worker.spawn(Workers::new(store.clone(), CONCURRENCY).await?.one(Some(sender)).for_ever());
     let mut shell = if across { Some(Shell::open(database)?) } else { None };
     let mut samples = Samples::default();
     for number in 0..count {

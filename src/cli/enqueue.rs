@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Jobs inserted in one transaction: few enough that claims get their turn between them.
 const BATCH: usize = 1000;
+/// References in one call, bytes: a call is one transaction, and each reference is written several times.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// Largest file, bytes: over a million lines. It is read whole, because all of it is checked before any of it counts.
 const FILE_LIMIT_BYTES: u64 = 256 * 1024 * 1024;
 /// Bad lines that are reported one by one; the rest is counted.
@@ -92,14 +94,17 @@ async fn load(context: &mut Context, copy: &CopyArgs, path: &Path) -> Result {
     let mut rows = Rows::new(context.format());
     let mut inserted = 0_usize;
     let mut batch = Vec::with_capacity(BATCH);
+    let mut bytes = 0;
     let mut jobs = lines.jobs().peekable();
     while let Some((line, job)) = jobs.next() {
         let mut job: NewJob = job?;
         job.idempotency_key.get_or_insert_with(|| format!("file:{hash}:{number}:{line}"));
+        bytes += job.source.len() + job.destination.len();
         batch.push(job);
-        if batch.len() < BATCH && jobs.peek().is_some() {
+        if batch.len() < BATCH && bytes < BATCH_BYTES && jobs.peek().is_some() {
             continue;
         }
+        bytes = 0;
         let enqueued = match store.enqueue(std::mem::take(&mut batch), &actor).await {
             Ok(enqueued) => enqueued,
             Err(error) => {

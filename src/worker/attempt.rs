@@ -1,7 +1,7 @@
 //! One attempt of one job, from claim to settle, top to bottom.
 
 use super::lease::{Ended, Lease, work};
-use super::{Parts, presence::Presence};
+use super::{Parts, places::Place, presence::Presence};
 use crate::clock::{BootTime, UnixMillis};
 use crate::job::retry::{Decision, decide};
 use crate::job::{Class, Failure, Job, JobId, Parsed, Report, Stage, State, parse_row};
@@ -70,6 +70,7 @@ pub async fn run(
     claimed: BootTime,
     attempt: Arc<Attempt>,
     controls: Controls,
+    mut place: Place,
 ) -> Finish {
     let span = tracing::info_span!("attempt", job = claim.job.id, attempt = claim.job.attempt, worker = %presence.id);
     async {
@@ -95,7 +96,7 @@ pub async fn run(
             tracing::warn!(%error, "temporary files are left; a sweep removes them");
         }
         let late = Late { parts, presence, wanted: wanted(&claim.job, &claim.dest_key).ok(), fence };
-        let finish = settle(parts, claim, verdict, &attempt, &controls.release).await;
+        let finish = settle(parts, claim, verdict, &attempt, &controls.release, &mut place).await;
         if finish == Finish::LeaseLost
             && let Some(digest) = attempt.publishing.get()
         {
@@ -223,6 +224,7 @@ async fn settle(
     verdict: Verdict,
     attempt: &Attempt,
     release: &CancellationToken,
+    place: &mut Place,
 ) -> Finish {
     let now = parts.clock.now();
     let Some(outcome) = outcome(parts, &claim.job, verdict, now) else {
@@ -234,7 +236,8 @@ async fn settle(
     let mut released_at = None;
     let mut told = false;
     loop {
-        match parts.store.settle(claim, &outcome, work(attempt), &transfers).await {
+        let end = parts.store.settle(claim, &outcome, work(attempt), &transfers);
+        match place.free_with(parts.store.is_in_order(), end).await {
             Ok(Settled::Now(state)) => {
                 log_end(state, &outcome, attempt);
                 return Finish::Settled(state);
@@ -251,6 +254,7 @@ async fn settle(
                     tracing::warn!(%error, "the end of the attempt could not be written, trying again");
                 }
                 claim = again;
+                place.take();
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(if release.is_cancelled() { SETTLE_FIRST_PAUSE } else { SETTLE_LONGEST_PAUSE });
             }

@@ -7,14 +7,16 @@
 pub mod attempt;
 pub mod descriptors;
 pub mod lease;
+pub mod places;
 pub mod presence;
 
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::{BootTime, Clock, UnixMillis};
 use crate::job::State;
 use crate::replicate::{Attempt, Engine};
 use crate::shutdown::Shutdown;
-use crate::store::{ClaimRequest, Error, Fence, Intake, Store};
+use crate::store::{Claim, ClaimRequest, Error, Fence, Intake, Store};
 use attempt::{Controls, Finish};
+use places::{Place, Places};
 use presence::Presence;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -144,16 +146,46 @@ const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The time between two signs of life in the worker's row.
 pub const SEEN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A worker and what it runs.
-pub struct Worker {
+/// What is done with a claim.
+pub trait Run: Clone + Send + 'static {
+    /// Runs one attempt and settles it. `claimed` is when the claim was sent. The place is given back when the attempt ends.
+    fn run(
+        self,
+        claim: Claim,
+        claimed: BootTime,
+        controls: Controls,
+        place: Place,
+    ) -> impl Future<Output = Finish> + Send + 'static;
+}
+
+/// Replicates: what a worker is there for.
+#[derive(Clone)]
+pub struct Copies {
     parts: Parts,
     presence: Arc<Presence>,
+}
+
+impl Run for Copies {
+    async fn run(self, claim: Claim, claimed: BootTime, controls: Controls, place: Place) -> Finish {
+        let attempt = Arc::new(Attempt::default());
+        attempt::run(&self.parts, &self.presence, claim, claimed, attempt, controls, place).await
+    }
+}
+
+/// A worker and what it runs.
+pub struct Worker<R = Copies> {
+    store: Store,
+    settings: Settings,
+    clock: Clock,
+    presence: Arc<Presence>,
+    run: R,
     running: JoinSet<(Fence, Finish)>,
+    places: Arc<Places>,
     controls: HashMap<Fence, Controls>,
     worked: Worked,
-    seen: crate::clock::BootTime,
+    seen: BootTime,
     /// When all that there may be to do was looked at last.
-    looked: crate::clock::BootTime,
+    looked: BootTime,
     /// The last claim got all it asked for.
     full: bool,
 }
@@ -169,15 +201,28 @@ pub struct Tick {
     pub idle_for: Duration,
 }
 
-impl Worker {
-    /// A worker that is known to the database already.
+impl Worker<Copies> {
+    /// A worker that is known to the database already, and replicates.
     #[must_use]
     pub fn new(parts: Parts, presence: Arc<Presence>) -> Self {
-        let seen = parts.clock.boot();
+        let Parts { store, settings, clock, .. } = parts.clone();
+        Self::with(store, settings, clock, presence.clone(), Copies { parts, presence })
+    }
+}
+
+impl<R: Run> Worker<R> {
+    /// A worker that is known to the database already, and does something else with what it claims.
+    #[must_use]
+    pub fn with(store: Store, settings: Settings, clock: Clock, presence: Arc<Presence>, run: R) -> Self {
+        let seen = clock.boot();
         Self {
-            parts,
+            store,
+            settings,
+            clock,
             presence,
+            run,
             running: JoinSet::new(),
+            places: Arc::default(),
             controls: HashMap::new(),
             worked: Worked::default(),
             seen,
@@ -214,7 +259,7 @@ impl Worker {
                     self.drain(shutdown).await;
                     return Err(error);
                 }
-                Err(error) if self.parts.store.is_closed() => {
+                Err(error) if self.store.is_closed() => {
                     shutdown.now();
                     self.drain(shutdown).await;
                     return Err(error);
@@ -229,14 +274,18 @@ impl Worker {
             };
             tokio::select! {
                 () = shutdown.drain.cancelled() => {}
-                Some(ended) = self.running.join_next() => self.ended_together(ended).await,
-                () = wake(&self.parts.store, wait, failing) => self.full = false,
+                () = self.places.freed(), if self.full => self.places.gather().await,
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                () = wake(&self.store, wait, failing) => self.full = false,
+            }
+            while let Some(ended) = self.running.try_join_next() {
+                self.ended(ended);
             }
         }
         self.drain(shutdown).await;
         // Jobs that failed elsewhere meanwhile count too: a sweep's, another worker's.
         if let Some(since) = since {
-            match self.parts.store.failed_since(since, self.parts.settings.queue.as_deref()).await {
+            match self.store.failed_since(since, self.settings.queue.as_deref()).await {
                 Ok(failed) => self.worked.failed = self.worked.failed.max(failed),
                 // Whoever waits for the end of the work must not be told that nothing failed when nobody knows.
                 Err(error) if until_done => return Err(error),
@@ -248,29 +297,24 @@ impl Worker {
 
     /// The last claim got all it asked for, so there is more, and the last full look is not long ago.
     fn may_skip_looking(&self) -> bool {
-        self.full && self.parts.clock.boot().since(self.looked) < FULL_LOOK
+        self.full && self.clock.boot().since(self.looked) < FULL_LOOK
+    }
+
+    fn room(&self) -> usize {
+        self.settings.concurrency.saturating_sub(self.places.taken())
     }
 
     /// Fills what has become free, without a look at anything else.
     async fn claim_again(&mut self) -> Result<Tick, Error> {
-        let room = self.parts.settings.concurrency.saturating_sub(self.running.len());
+        let room = self.room();
         let claimed = if room > 0 { self.claim(room, false).await? } else { 0 };
         Ok(Tick { claimed, more: !self.full, idle_for: FULL_LOOK })
-    }
-
-    /// An attempt has ended, and with it those that were settled by the same commit: one claim fills all their places.
-    async fn ended_together(&mut self, ended: Result<(Fence, Finish), tokio::task::JoinError>) {
-        self.ended(ended);
-        tokio::task::yield_now().await;
-        while let Some(ended) = self.running.try_join_next() {
-            self.ended(ended);
-        }
     }
 
     /// A tick, but none before it is known where the history stood at the start.
     async fn look(&mut self, since: &mut Option<i64>) -> Result<Tick, Error> {
         if since.is_none() {
-            *since = Some(self.parts.store.last_event().await?);
+            *since = Some(self.store.last_event().await?);
         }
         self.tick().await
     }
@@ -283,12 +327,12 @@ impl Worker {
         while let Some(ended) = self.running.try_join_next() {
             self.ended(ended);
         }
-        self.looked = self.parts.clock.boot();
+        self.looked = self.clock.boot();
         self.full = false;
-        let store = &self.parts.store;
-        if self.parts.clock.boot().since(self.seen) >= SEEN_INTERVAL {
-            self.presence.seen(store, &self.parts.clock).await?;
-            self.seen = self.parts.clock.boot();
+        let store = &self.store;
+        if self.clock.boot().since(self.seen) >= SEEN_INTERVAL {
+            self.presence.seen(store, &self.clock).await?;
+            self.seen = self.clock.boot();
         }
         if !self.running.is_empty() {
             for fence in store.cancel_asked(self.presence.id).await? {
@@ -303,7 +347,7 @@ impl Worker {
             waiting.intake = true;
             waiting.pending = true;
         }
-        let room = self.parts.settings.concurrency.saturating_sub(self.running.len());
+        let room = self.room();
         let claimed = match (waiting.intake, (waiting.pending || waiting.intake) && room > 0) {
             (_, true) => self.claim(room, waiting.intake).await?,
             (true, false) => {
@@ -314,7 +358,7 @@ impl Worker {
             (false, false) => 0,
         };
         let idle_for = match waiting.next_run_at {
-            Some(next) => next.since(self.parts.clock.now()).clamp(Duration::from_millis(1), LONGEST_WAIT),
+            Some(next) => next.since(self.clock.now()).clamp(Duration::from_millis(1), LONGEST_WAIT),
             None => LONGEST_WAIT,
         };
         Ok(Tick { claimed, more: claimed > 0 && claimed < room || waiting.due, idle_for })
@@ -330,21 +374,21 @@ impl Worker {
 
     /// Claims and starts attempts, after an intake when rows wait for one. Returns how many.
     async fn claim(&mut self, room: usize, intake: bool) -> Result<usize, Error> {
-        let sent = self.parts.clock.boot();
+        let sent = self.clock.boot();
         let request = ClaimRequest {
             worker: self.presence.id,
             room,
-            queue: self.parts.settings.queue.clone(),
+            queue: self.settings.queue.clone(),
             only: None,
             lease_ttl: self.presence.lease_ttl(),
-            registry_limits: self.parts.settings.registry_limits.clone(),
+            registry_limits: self.settings.registry_limits.clone(),
         };
         let claims = if intake {
-            let (intake, claims) = self.parts.store.intake_and_claim(request).await?;
+            let (intake, claims) = self.store.intake_and_claim(request).await?;
             self.rejected(&intake);
             claims
         } else {
-            self.parts.store.claim(request).await?
+            self.store.claim(request).await?
         };
         let claimed = claims.len();
         self.full = claimed > 0 && claimed == room;
@@ -352,17 +396,14 @@ impl Worker {
             let fence = claim.fence();
             let controls = Controls::default();
             self.controls.insert(fence, controls.clone());
-            let (parts, presence) = (self.parts.clone(), self.presence.clone());
-            self.running.spawn(async move {
-                let attempt = Arc::new(Attempt::default());
-                (fence, attempt::run(&parts, &presence, claim, sent, attempt, controls).await)
-            });
+            let attempt = self.run.clone().run(claim, sent, controls, self.places.take());
+            self.running.spawn(async move { (fence, attempt.await) });
         }
         Ok(claimed)
     }
 
     async fn is_done(&self) -> bool {
-        match self.parts.store.busy(self.parts.settings.queue.as_deref()).await {
+        match self.store.busy(self.settings.queue.as_deref()).await {
             Ok(busy) => !busy,
             Err(error) => {
                 tracing::error!(%error, "the database cannot be used just now, trying again");

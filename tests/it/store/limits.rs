@@ -49,6 +49,25 @@ async fn a_queue_runs_at_most_its_limit_and_others_as_many_as_they_have() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_sent_behind_an_end_finds_its_place_free() {
+    let bench = Bench::new().await;
+    for number in 0..40 {
+        bench.enqueue(queued("slow", number)).await;
+    }
+    assert!(change(&bench, "slow", QueueChange::Limit(Some(1))).await);
+    let mut claim = bench.claim(1).await.remove(0);
+    for _ in 1..40 {
+        let ((), claimed) = if bench.store.is_in_order() {
+            // Both are under way; nobody waits for the first answer.
+            tokio::join!(bench.complete(claim), bench.claim(1))
+        } else {
+            (bench.complete(claim).await, bench.claim(1).await)
+        };
+        claim = claimed.into_iter().next().expect("the limit lets one more run");
+    }
+}
+
+#[tokio::test]
 async fn what_runs_goes_on_when_a_limit_falls_or_the_queue_is_paused() {
     let bench = Bench::new().await;
     for number in 0..4 {

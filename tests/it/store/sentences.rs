@@ -92,6 +92,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
             MODEL,
         ],
     ),
+    ("is_in_order", "Writes take effect", &["a_claim_that_is_sent_behind_an_end_finds_its_place_free"]),
     ("settle", "Ends the attempt", &["a_failed_attempt_waits_and_one_given_back_is_refunded", MODEL]),
     (
         "settle",

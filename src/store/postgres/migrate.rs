@@ -21,10 +21,11 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "jobs", sql: include_str!("../../../migrations/postgres/0001_jobs.sql") },
     Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/postgres/0002_operations.sql") },
+    Migration { version: 3, name: "order", sql: include_str!("../../../migrations/postgres/0003_order.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 2;
+pub(super) const NEWEST: i64 = 3;
 
 /// The oldest server that knows what the migrations use, as `server_version_num`.
 const OLDEST_SERVER: i32 = 130_000;

@@ -20,10 +20,11 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "jobs", sql: include_str!("../../../migrations/sqlite/0001_jobs.sql") },
     Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/sqlite/0002_operations.sql") },
+    Migration { version: 3, name: "order", sql: include_str!("../../../migrations/sqlite/0003_order.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 2;
+pub(super) const NEWEST: i64 = 3;
 
 /// "FRGT": tells our files from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x4652_4754;

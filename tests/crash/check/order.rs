@@ -69,12 +69,7 @@ fn order(evidence: &Evidence<'_>, findings: &mut Findings) {
         let earlier = done.entry(target).or_default();
         if event.wrote() && event.generation == 1 {
             let (_, asked_at_most) = asked(evidence, event);
-            // A result that an operator has taken back does not count: that job will write the tag again.
-            let stands = |before: &&&Event| {
-                let mut since = evidence.events_of(before.job_id).filter(|later| later.seq > before.seq);
-                !since.any(|later| later.generation > before.generation && later.seq < event.seq)
-            };
-            for before in earlier.iter().filter(stands).filter(|before| asked(evidence, before).0 > asked_at_most) {
+            for before in earlier.iter().filter(|before| asked(evidence, before).0 > asked_at_most) {
                 let text = format!(
                     "event {}: job {} wrote {target} after job {} (event {}), which was asked for later",
                     event.seq, event.job_id, before.job_id, before.seq

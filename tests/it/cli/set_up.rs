@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 fn the_database_is_made_shown_and_checked() {
     let binary = Binary::new();
     let output = binary.run(&["db", "migrate"]).success();
-    assert!(output.text().contains("schema version 2"), "{output}");
+    assert!(output.text().contains("schema version 3"), "{output}");
     binary.run(&["db", "migrate"]).success();
     let info = binary.run(&["db", "info", "-o", "json"]).success().json();
     assert_eq!((&info["engine"], &info["schema_version"], &info["jobs"]), (&"sqlite".into(), &3.into(), &0.into()));

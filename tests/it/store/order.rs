@@ -87,14 +87,12 @@ async fn older(bench: &Bench, late: Late) -> JobId {
 /// What held the older copy back is over: it runs.
 async fn at_last(bench: &Bench, id: JobId, late: Late) -> Claim {
     match late {
-        Late::Retry => {
-            bench.hand.advance(Duration::from_secs(60));
-            bench.store.due().await.unwrap();
-        }
         Late::Paused | Late::PausedUnparsed => drop(bench.store.resume(&these(&[id]), "test").await.unwrap()),
         Late::QueuePaused => drop(bench.store.queue_change("held", QueueChange::Resume, "test").await.unwrap()),
-        Late::Unparsed | Late::Running => {}
+        Late::Retry | Late::Unparsed | Late::Running => {}
     }
+    bench.hand.advance(Duration::from_secs(60));
+    bench.store.due().await.unwrap();
     bench.store.intake().await.unwrap();
     only(bench, id).await
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 
 pub fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     targets(evidence, findings);
-    limits(evidence, findings);
     order(evidence, findings);
 }
 
@@ -22,27 +21,6 @@ fn targets(evidence: &Evidence<'_>, findings: &mut Findings) {
             }
         } else if event.is_end() {
             running.remove(target);
-        }
-    }
-}
-
-/// A queue never runs more jobs than it may. No job changes its queue in these rounds.
-fn limits(evidence: &Evidence<'_>, findings: &mut Findings) {
-    for limit in &evidence.limits {
-        let mut running = 0;
-        for event in &evidence.events {
-            if evidence.jobs.get(&event.job_id).is_none_or(|job| job.queue != limit.name) {
-                continue;
-            }
-            running += i64::from(event.is_claim()) - i64::from(event.is_end());
-            if running > limit.max_running {
-                let text = format!(
-                    "event {}: {running} jobs of queue {} run, {} may",
-                    event.seq, limit.name, limit.max_running
-                );
-                findings.add(&[event.job_id], text);
-                break;
-            }
         }
     }
 }

@@ -78,6 +78,10 @@ fn main() -> ExitCode {
         wanted.seeds.iter().for_each(|seed| println!("{:#?}", plan::Plan::new(*seed)));
         return ExitCode::SUCCESS;
     }
+    if let Err(problem) = wanted.rules.kind.look() {
+        eprintln!("{problem}");
+        return ExitCode::from(2);
+    }
     let (first, rounds) = (wanted.seeds[0], wanted.seeds.len());
     println!("{rounds} rounds on {} from seed {first} on", wanted.rules.kind.name());
     let (seeds, failed) = (Mutex::new(wanted.seeds), Mutex::new(Vec::new()));

@@ -31,6 +31,14 @@ impl Kind {
         }
     }
 
+    /// Whether databases can be made there: said before the first round, not in each.
+    pub fn look(&self) -> Result<(), String> {
+        let Self::Server(server) = self else { return Ok(()) };
+        let may = "DO 'BEGIN IF NOT (SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user) THEN \
+            RAISE ''this user may not create databases''; END IF; END'";
+        admin(server, may).map_err(|error| format!("{}: {error}", self.name()))
+    }
+
     /// A fresh, empty database; a panic says what is missing for one.
     pub fn fresh(&self, seed: u64) -> Place {
         match self {
@@ -97,7 +105,7 @@ impl Drop for Place {
 
 /// Runs a statement in the database that the URL names. Libpq finds passwords where it always does.
 fn admin(server: &Url, statement: &str) -> Result<(), String> {
-    let psql = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, server.as_str()];
+    let psql = ["-X", "-w", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, server.as_str()];
     let output = Command::new("psql").args(psql).output().map_err(|error| format!("psql: {error}"))?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }

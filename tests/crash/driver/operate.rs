@@ -34,7 +34,9 @@ impl Driver<'_> {
             Operation::TakeBack => self.take_back(),
             Operation::GoOn => {
                 let target = self.scene.destination.reference(OVERTAKEN.0, OVERTAKEN.1);
-                self.sql(&format!("{GO_ON} WHERE destination = '{target}' AND paused_at IS NOT NULL"));
+                self.sql(&format!(
+                    "{GO_ON} WHERE destination = '{target}' AND state = 'scheduled' AND paused_at IS NOT NULL"
+                ));
             }
         }
     }
@@ -91,7 +93,7 @@ impl Driver<'_> {
         let ids = if ids.is_empty() { "0".to_owned() } else { ids.join(", ") };
         self.sql(&format!(
             "BEGIN; UPDATE jobs SET state = 'pending', priority = 300 WHERE id IN ({ids}) AND state = 'completed'; \
-             {GO_ON} WHERE destination = '{target}' AND paused_at IS NOT NULL; COMMIT"
+             {GO_ON} WHERE destination = '{target}' AND state = 'scheduled' AND paused_at IS NOT NULL; COMMIT"
         ));
     }
 }

@@ -12,10 +12,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What is copied, parents before children. Workers and temporary files belong to the old database.
-pub(super) const TABLES: [&str; 10] = [
+pub(super) const TABLES: [&str; 11] = [
     "queues",
     "queue_changes",
     "jobs",
+    "written_targets",
     "job_events",
     "transfers",
     "idempotency_keys",

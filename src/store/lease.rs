@@ -82,7 +82,7 @@ pub enum Confirmed {
     CancelRequested,
     /// Somebody else has the job.
     Lost,
-    /// A newer job for the same target is completed: the tag must not go back.
+    /// A newer job for the same target is completed, or was until it was retried or removed: the tag must not go back.
     Superseded {
         /// The newer job.
         by: JobId,

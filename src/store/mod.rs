@@ -187,8 +187,8 @@ impl Store {
         on!(self, store => store.renew(fence, ttl, work).await)
     }
 
-    /// As [`Store::renew`], and says whether the tag may be written: not when a newer job for the target is completed, unless
-    /// an operator asked for this one again.
+    /// As [`Store::renew`], and says whether the tag may be written: not when a newer job for the target is completed, or was
+    /// until it was retried or removed, unless an operator asked for this one again.
     ///
     /// # Errors
     /// [`Error::Backend`].

@@ -80,9 +80,9 @@ statements! {
         FROM v) WHERE id IS NOT NULL";
 
     /// The waiting job takes the better priority and the earlier time, and counts as asked for now: later than every event so
-    /// far. ?1 id, ?2 priority, ?3 now, ?4 actor.
+    /// far, those that retention removed too. ?1 id, ?2 priority, ?3 now, ?4 actor.
     JOIN = "UPDATE jobs SET priority = MIN(priority, ?2), state = 'pending', run_at = MIN(run_at, ?3), \
-        asked_seq = (SELECT MAX(seq) + 1 FROM job_events), \
+        asked_seq = (SELECT seq + 1 FROM sqlite_sequence WHERE name = 'job_events'), \
         change_seq = change_seq + 1, change_actor = ?4, change_reason = 'an equal job was asked for' WHERE id = ?1";
 
     /// A request that an equal job stands for is on record, also when it changed nothing else of that job: its event is the one
@@ -208,11 +208,14 @@ statements! {
         FROM v WHERE jobs.id = v.job AND +jobs.state = 'running' AND jobs.lease_epoch = v.epoch \
         RETURNING id, lease_epoch, cancel_requested_at";
 
-    /// Jobs for whose target another one, asked for later, is completed. ?1 JSON array of [target, id].
-    SUPERSEDED = "SELECT id, newer FROM (SELECT v.value ->> 1 AS id, (SELECT c.id FROM jobs AS c \
+    /// Jobs for whose target another one, asked for later, is completed, or was until it was retried or removed.
+    /// ?1 JSON array of [target, id].
+    SUPERSEDED = "SELECT id, newer FROM (SELECT v.value ->> 1 AS id, COALESCE((SELECT c.id FROM jobs AS c \
             WHERE c.state = 'completed' AND c.dest_key = v.value ->> 0 \
                 AND (c.asked_seq, c.id) > (SELECT COALESCE(asked_seq, 0), id FROM jobs WHERE id = v.value ->> 1) \
-            ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1) AS newer \
+            ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1), (SELECT w.job_id FROM written_targets AS w \
+            WHERE w.dest_key = v.value ->> 0 \
+                AND (w.asked_seq, w.job_id) > (SELECT COALESCE(asked_seq, 0), id FROM jobs WHERE id = v.value ->> 1))) AS newer \
         FROM json_each(?1) AS v) WHERE newer IS NOT NULL";
 
     /// Ends an attempt: the one statement for every exit from `running` that a worker has. A cancel that was asked for wins over
@@ -271,7 +274,8 @@ statements! {
 
     /// Finished jobs begin anew; those that wait for a retry, or are paused, need not wait. All count as asked for now. ?1 JSON array of ids, ?2 now, ?3 actor.
     RETRY = "UPDATE jobs SET state = 'pending', run_at = ?2, paused_at = NULL, \
-            asked_seq = CASE WHEN state = 'scheduled' THEN (SELECT MAX(seq) + 1 FROM job_events) ELSE asked_seq END, \
+            asked_seq = CASE WHEN state = 'scheduled' THEN (SELECT seq + 1 FROM sqlite_sequence WHERE name = 'job_events') \
+                ELSE asked_seq END, \
             generation = generation + (state <> 'scheduled'), \
             attempt = 0, crash_count = 0, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL, report = NULL, \
             bytes_done = NULL, bytes_total = NULL, blobs_done = NULL, blobs_total = NULL, bytes_moved = 0, \

@@ -14,6 +14,8 @@ pub enum Deed {
     Drain,
     /// Asks for this group.
     Ask { group: usize },
+    /// Steers this job, which may have been removed meanwhile.
+    SteerJob { id: i64 },
     /// Anything else that must succeed.
     Steer,
 }

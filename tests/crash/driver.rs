@@ -1,12 +1,14 @@
 //! Carries a plan out: starts processes, hits them, and writes down what was promised.
 
+mod operate;
+
 use super::book::{Acknowledged, Blow, Book, Deed, Exit};
 use super::plan::{Action, By, Group, Hit, Plan, QUEUES, Request, TOMORROW_MS, Way};
 use super::scene::{MOVING, Scene, pool};
 use super::support::binary::Running;
 use super::support::{PATIENCE, eventually, unix_millis, within};
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -57,6 +59,8 @@ pub struct Driver<'a> {
     start_ms: i64,
     ambushed: bool,
     stretch: f64,
+    /// Jobs that operators paused, by the number that the plan gives them.
+    held: HashMap<usize, i64>,
     pub book: Book,
 }
 
@@ -69,13 +73,15 @@ impl<'a> Driver<'a> {
         // The database is there before strangers look for it.
         let migrated = Instant::now();
         drop(scene.start(&["db", "migrate"]).finish().success());
+        scene.shell.archive();
         let stretch = (migrated.elapsed().as_secs_f64() / USUAL_START.as_secs_f64()).clamp(1.0, MOST_STRETCH);
         let limit = format!("INSERT INTO queues (name, max_running) VALUES ('slow', {})", plan.slow_limit);
         // The column is not in every version of the schema.
         if scene.shell.try_rows::<serde_json::Value>("SELECT max_running FROM queues").is_ok() {
             drop(scene.shell.start(&limit).finish().success());
         }
-        Self { plan, scene, workers, others: Vec::new(), start_ms, ambushed: false, stretch, book }
+        let held = HashMap::new();
+        Self { plan, scene, workers, others: Vec::new(), start_ms, ambushed: false, stretch, held, book }
     }
 
     /// Everything of the plan at its time, then the end: whoever is stopped goes on, faults are gone, workers leave, one
@@ -151,6 +157,7 @@ impl<'a> Driver<'a> {
                 let state = self.scene.state(*host).display().to_string();
                 self.cli(&["--state-dir", &state, "sweep"], Deed::Steer);
             }
+            Action::Operate(operation) => self.operate(operation),
             Action::Release { gate } => self.scene.destination.release(gate),
             Action::Ambush { target, gate } => self.ambush(*target, gate),
             Action::Leave => self.workers.iter_mut().flatten().for_each(|worker| worker.hit(Hit::Continue)),
@@ -236,7 +243,7 @@ impl<'a> Driver<'a> {
         self.book.cancels.insert(id);
         let now = self.scene.shell.now_ms();
         match by {
-            By::Cli => self.cli(&["jobs", "cancel", &id.to_string()], Deed::Steer),
+            By::Cli => self.cli(&["jobs", "cancel", &id.to_string()], Deed::SteerJob { id }),
             By::Sql => self.sql(&format!(
                 "UPDATE jobs SET cancel_requested_at = {now} \
                  WHERE id = {id} AND state IN ('scheduled', 'pending', 'running')"
@@ -248,7 +255,7 @@ impl<'a> Driver<'a> {
         let Some(id) = self.acknowledged(nth) else { return };
         self.book.retries.insert(id);
         match by {
-            By::Cli => self.cli(&["jobs", "retry", &id.to_string()], Deed::Steer),
+            By::Cli => self.cli(&["jobs", "retry", &id.to_string()], Deed::SteerJob { id }),
             By::Sql => self.sql(&format!(
                 "UPDATE jobs SET state = 'pending' WHERE id = {id} AND state IN ('completed', 'failed', 'cancelled')"
             )),
@@ -270,9 +277,16 @@ impl<'a> Driver<'a> {
                 std::fs::write(&path, lines).expect("write a list");
                 self.cli(&["enqueue", "--from-file", &path.display().to_string()], deed);
             }
-            Way::Insert => {
+            Way::Insert | Way::Hold => {
                 let inserts = group.requests.iter().map(|request| self.insert(*request));
-                let statements = format!("BEGIN;\n{}\nCOMMIT;", inserts.collect::<Vec<_>>().join("\n"));
+                let inserts = inserts.collect::<Vec<_>>().join("\n");
+                let held = if group.way == Way::Hold {
+                    let target = self.scene.target_of(requests[0]);
+                    format!("{} WHERE destination = '{target}' AND state = 'pending';\n", self.pause())
+                } else {
+                    String::new()
+                };
+                let statements = format!("BEGIN;\n{inserts}\n{held}COMMIT;");
                 let running = self.scene.shell.start(&statements);
                 self.spawn(running, statements, deed);
             }
@@ -366,7 +380,7 @@ impl<'a> Driver<'a> {
                 let acknowledged = acknowledged.map(|(request, id)| Acknowledged { request: *request, id: Some(id) });
                 self.book.acknowledged.extend(acknowledged);
             }
-            Way::Insert => {
+            Way::Insert | Way::Hold => {
                 for request in &group.requests {
                     let said = |line: &str| line.strip_prefix(&format!("id {request} "))?.parse().ok();
                     let id: Option<i64> = answer.lines().find_map(said);
@@ -393,7 +407,10 @@ impl<'a> Driver<'a> {
         }
         // After whoever may have paused one has ended.
         let names = QUEUES.map(|queue| format!("'{queue}'")).join(", ");
-        self.sql(&format!("UPDATE queues SET paused_at = NULL WHERE name IN ({names})"));
+        self.sql(&format!(
+            "BEGIN; UPDATE queues SET paused_at = NULL WHERE name IN ({names}); \
+             UPDATE jobs SET paused_at = NULL WHERE paused_at IS NOT NULL; COMMIT"
+        ));
         for process in std::mem::take(&mut self.others).into_iter().chain(patient) {
             self.ended(process);
         }

@@ -28,6 +28,15 @@ pub struct Job {
     pub failure_class: Option<String>,
     pub failure_message: Option<String>,
     pub report: Option<String>,
+    pub dest_registry: Option<String>,
+    pub pruned: i64,
+}
+
+impl Job {
+    /// It was removed, and is known from the archive of this program.
+    pub const fn is_pruned(&self) -> bool {
+        self.pruned != 0
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -100,10 +109,24 @@ pub struct Key {
     pub job_id: i64,
 }
 
+/// A queue as somebody left it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Limit {
-    pub name: String,
-    pub max_running: i64,
+pub struct Change {
+    pub queue: String,
+    pub at: i64,
+    pub paused_at: Option<i64>,
+    pub max_running: Option<i64>,
+}
+
+/// A row of `audit_prunes`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Prune {
+    pub job_id: i64,
+    pub state: String,
+    pub actor: String,
+    pub reason: String,
+    pub at: i64,
+    pub finished_at: Option<i64>,
 }
 
 /// One attempt, from its claim to its end.
@@ -132,7 +155,11 @@ pub struct Evidence<'a> {
     pub events: Vec<Event>,
     pub transfers: Vec<Transfer>,
     pub keys: Vec<Key>,
-    pub limits: Vec<Limit>,
+    /// Of queues, in their order.
+    pub changes: Vec<Change>,
+    pub prunes: Vec<Prune>,
+    /// What is still there of jobs that were removed.
+    pub remains: Vec<(i64, String)>,
     /// Lists that were loaded to their end, once for each time.
     pub finished_loads: Vec<String>,
     pub said: Vec<Said>,
@@ -146,17 +173,30 @@ impl<'a> Evidence<'a> {
         let jobs: Vec<Job> = shell.rows(
             "SELECT id, generation, source, destination, state, queue, attempt, max_attempts, crash_count, lease_epoch, \
              worker, run_at, asked_seq, idempotency_key, dest_key, failure_class, failure_message, \
-             CAST(report AS TEXT) AS report FROM jobs ORDER BY id",
+             CAST(report AS TEXT) AS report, dest_registry, pruned FROM (SELECT j.*, 0 AS pruned FROM jobs AS j \
+             UNION ALL SELECT a.*, 1 AS pruned FROM archived_jobs AS a) AS every ORDER BY id",
         );
         let events = shell.rows(
             "SELECT seq, job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, reason, \
-             CAST(detail AS TEXT) AS detail FROM job_events ORDER BY seq",
+             CAST(detail AS TEXT) AS detail FROM (SELECT * FROM job_events UNION ALL SELECT * FROM archived_events) AS every \
+             ORDER BY seq",
         );
         let transfers = shell.rows(
-            "SELECT job_id, attempt, lease_epoch, registry, repository, digest, bytes, how FROM transfers ORDER BY id",
+            "SELECT job_id, attempt, lease_epoch, registry, repository, digest, bytes, how FROM \
+             (SELECT * FROM transfers UNION ALL SELECT * FROM archived_transfers) AS every ORDER BY id",
         );
         let loads: Vec<BTreeMap<String, String>> = shell.rows("SELECT content_hash FROM finished_loads");
-        let limits = "SELECT name, max_running FROM queues WHERE max_running IS NOT NULL";
+        let changes = "SELECT queue, at, paused_at, max_running FROM queue_changes ORDER BY id";
+        let prunes = "SELECT a.job_id, a.state, a.actor, a.reason, p.at, j.finished_at FROM audit_prunes AS a \
+            JOIN prunes AS p ON p.id = a.prune_id JOIN pruned_jobs AS j ON j.job_id = a.job_id ORDER BY a.job_id";
+        let remains = |table: &str| {
+            let column = if table == "jobs" { "id" } else { "job_id" };
+            let query = format!(
+                "SELECT DISTINCT {column} AS job_id FROM {table} WHERE {column} IN (SELECT id FROM archived_jobs)"
+            );
+            let rows: Vec<BTreeMap<String, i64>> = shell.rows(&query);
+            rows.into_iter().map(|row| (row["job_id"], table.to_owned())).collect::<Vec<_>>()
+        };
         let mut evidence = Self {
             plan,
             scene,
@@ -166,7 +206,9 @@ impl<'a> Evidence<'a> {
             transfers,
             keys: shell.rows("SELECT key, job_id FROM idempotency_keys ORDER BY key"),
             // Not in every version of the schema.
-            limits: shell.try_rows(limits).unwrap_or_default(),
+            changes: shell.try_rows(changes).unwrap_or_default(),
+            prunes: shell.try_rows(prunes).unwrap_or_default(),
+            remains: ["jobs", "job_events", "transfers", "temp_files"].into_iter().flat_map(remains).collect(),
             finished_loads: loads.into_iter().flat_map(BTreeMap::into_values).collect(),
             said: Vec::new(),
             killed_ms: HashMap::new(),
@@ -248,13 +290,15 @@ impl<'a> Evidence<'a> {
         let expired = self.events.iter().filter(|event| event.is_expiry()).count();
         let superseded = |job: &&Job| job.failure_class.as_deref() == Some("superseded");
         format!(
-            "{} jobs: {} completed, {} failed ({} superseded), {} cancelled, {} for later; {} attempts, {expired} expired",
+            "{} jobs: {} completed, {} failed ({} superseded), {} cancelled, {} for later, {} of them removed; {} attempts, \
+             {expired} expired",
             self.jobs.len(),
             count("completed"),
             count("failed"),
             self.jobs.values().filter(superseded).count(),
             count("cancelled"),
             count("scheduled"),
+            self.jobs.values().filter(|job| job.is_pruned()).count(),
             self.events.iter().filter(|event| event.is_claim()).count(),
         )
     }

@@ -21,6 +21,7 @@ mod check;
 mod driver;
 mod evidence;
 mod hits;
+mod operators;
 mod plan;
 mod random;
 mod round;
@@ -37,7 +38,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-const USAGE: &str = "usage: scripts/crash [--database sqlite|postgres] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--plan] [--program FILE]
+const USAGE: &str = "usage: scripts/crash [--database sqlite|postgres|URL] [--seed S] [--rounds N] [--seeds A..B] [--at-once K] [--keep] [--plan] [--program FILE]
+  --database D  sqlite; postgres, a server of our own; or the URL of a server, on which each round makes a database of its own
+                and drops it at its end. Default: sqlite
   --seed S      begin with this seed; default: a new one each time
   --rounds N    so many rounds, each with the next seed; default 1
   --seeds A..B  the seeds from A to B, both included
@@ -75,8 +78,12 @@ fn main() -> ExitCode {
         wanted.seeds.iter().for_each(|seed| println!("{:#?}", plan::Plan::new(*seed)));
         return ExitCode::SUCCESS;
     }
+    if let Err(problem) = wanted.rules.kind.look() {
+        eprintln!("{problem}");
+        return ExitCode::from(2);
+    }
     let (first, rounds) = (wanted.seeds[0], wanted.seeds.len());
-    println!("{rounds} rounds on {:?} from seed {first} on", wanted.rules.kind);
+    println!("{rounds} rounds on {} from seed {first} on", wanted.rules.kind.name());
     let (seeds, failed) = (Mutex::new(wanted.seeds), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..wanted.at_once {
@@ -124,13 +131,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> 
                 first = Some(from);
                 rounds = (to + 1).checked_sub(from).ok_or("--seeds takes A..B with A not above B")?;
             }
-            "--database" => {
-                rules.kind = match value()?.as_str() {
-                    "sqlite" => Kind::Sqlite,
-                    "postgres" => Kind::Postgres,
-                    other => return Err(format!("--database {other}: use sqlite or postgres")),
-                }
-            }
+            "--database" => rules.kind = Kind::parse(&value()?)?,
             other => return Err(format!("unknown argument {other}")),
         }
     }

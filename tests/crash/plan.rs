@@ -3,6 +3,7 @@
 //! Moments are milliseconds after the start. What the machine makes of them differs from run to run; the plan does not.
 
 use super::hits::{self, Stop};
+use super::operators::{self, Operation};
 use super::random::Random;
 use super::support::fake::{Fault, Matcher};
 use super::trouble;
@@ -51,6 +52,8 @@ pub enum Way {
     Insert,
     /// `replicate SRC DST`
     Replicate,
+    /// As `Insert`, and paused in the same transaction.
+    Hold,
 }
 
 /// Requests that are asked for together.
@@ -129,6 +132,8 @@ pub enum Action {
     Sweep {
         host: usize,
     },
+    /// An operator does something else.
+    Operate(Operation),
     /// Lets requests go on that wait at this gate of the destination.
     Release {
         gate: String,
@@ -172,6 +177,8 @@ pub struct Plan {
     pub registry_tries: u64,
     /// Limit of running jobs of the queue `slow`.
     pub slow_limit: u64,
+    /// Limit of running jobs that write to the destination.
+    pub registry_limit: Option<u64>,
     pub requests: Vec<Request>,
     pub groups: Vec<Group>,
     pub faults: Vec<(Side, Matcher, Fault)>,
@@ -215,6 +222,7 @@ impl Plan {
             poison_limit: random.of(3..=10),
             registry_tries: random.of(1..=2),
             slow_limit: random.of(1..=2),
+            registry_limit: None,
             requests: Vec::new(),
             groups: Vec::new(),
             faults: trouble::faults(&mut random),
@@ -235,9 +243,21 @@ impl Plan {
             plan.step(random.of(100..=span + 200), Action::Release { gate });
         }
         hits::on_workers(&mut plan, &mut random, span, stop);
+        // An ambush needs its worker in its place.
+        if !matches!(stop, Stop::Ambush { .. }) {
+            operators::operate(&mut plan, span);
+        }
         // Stable: what was planned first for a moment is done first.
         plan.steps.sort_by_key(|step| step.at_ms);
         plan
+    }
+
+    /// How old jobs had to be, in milliseconds, for each time that finished ones are removed.
+    pub fn prunes(&self) -> impl Iterator<Item = i64> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Operate(Operation::Prune { older_ms, .. }) => Some(i64::try_from(*older_ms).expect("small")),
+            _ => None,
+        })
     }
 
     pub fn step(&mut self, at_ms: u64, action: Action) {
@@ -318,7 +338,7 @@ impl Plan {
             let fits = |index: &&usize| {
                 let request = &self.requests[**index];
                 match way {
-                    Way::Insert => true,
+                    Way::Insert | Way::Hold => true,
                     // A line of a file has no queue and no attempts of its own.
                     Way::Load => {
                         request.source != Source::Unparsable

@@ -2,7 +2,7 @@
 
 use super::Rules;
 use super::plan::{MAX_ATTEMPTS, POOL, Plan, Request, Side, Source, Target};
-use super::sql::Shell;
+use super::sql::{Place, Shell, password_file};
 use super::support::binary::{Binary, Running};
 use super::support::fake::Fake;
 use super::support::image::{Image, ImageBuilder, index};
@@ -28,6 +28,8 @@ pub struct Scene {
     binary: Binary,
     program: PathBuf,
     pub shell: Shell,
+    /// Of the round; ends with it.
+    _database: Place,
     pub source: Fake,
     pub destination: Fake,
 }
@@ -35,18 +37,30 @@ pub struct Scene {
 impl Scene {
     pub fn new(plan: &Plan, rules: &Rules) -> Self {
         let setpriv = need("setpriv").expect("setpriv, of util-linux");
-        let mut binary = Binary::of(setpriv).on(rules.kind.fresh());
+        let mut binary = Binary::of(setpriv);
         for (name, value) in SHORT {
             binary = binary.env(name, value);
         }
+        let database = rules.kind.fresh(plan.seed);
+        if let Some((name, file)) = password_file() {
+            binary = binary.env(name, file);
+        }
         binary = binary
+            .env("FREIGHTLINER_DATABASE_URL", database.url())
             .env("FREIGHTLINER_RETRY_BASE_MS", "30")
             .env("FREIGHTLINER_RETRY_MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
             .env("FREIGHTLINER_RETRY_POISON_LIMIT", plan.poison_limit.to_string())
             .env("FREIGHTLINER_REGISTRY_TRIES", plan.registry_tries.to_string());
-        let shell = Shell::new(rules.kind, binary.database());
+        let shell = Shell::new(&rules.kind, &database);
         let (source, destination) = (Fake::start(), Fake::start());
-        let scene = Self { shell, binary, program: rules.program.clone(), source, destination };
+        if let Some(limit) = plan.registry_limit {
+            let file = binary.home().join("limits.toml");
+            let limits = format!("[registry]\nmax_running = {{ '{}' = {limit} }}\n", destination.authority());
+            std::fs::write(&file, limits).expect("write the configuration");
+            binary = binary.env("FREIGHTLINER_CONFIG", file.display().to_string());
+        }
+        let program = rules.program.clone();
+        let scene = Self { shell, binary, program, _database: database, source, destination };
         for (number, image) in pool().iter().enumerate() {
             scene.source.put_image("pool/app", &pool_tag(number), image);
         }

@@ -118,7 +118,8 @@ statements! {
 
     /// Leases hold for another while. For each: $1 id, $2 epoch, $3 ms that the lease holds, $4..$7 progress or NULL, $8 bytes
     /// moved, $9 target when it is to be asked whether the tag may be written. $10 now. Says of each in its place whether it
-    /// was renewed, is not lost but locked by somebody, a cancel was asked for, and which job is newer.
+    /// was renewed, is not lost but locked by somebody, a cancel was asked for, and which job is newer and completed, or was
+    /// until it was retried or removed.
     RENEW = concat!("WITH asked AS MATERIALIZED (SELECT * FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], \
             $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::TEXT[]) WITH ORDINALITY AS a (id, epoch, ttl, \
                 bytes_done, bytes_total, blobs_done, blobs_total, bytes_moved, dest_key, place)), \
@@ -133,9 +134,11 @@ statements! {
             renewed.id IS NULL AND EXISTS (SELECT FROM jobs AS j WHERE j.id = asked.id AND j.state = 'running' \
                 AND j.lease_epoch = asked.epoch) AS locked, \
             renewed.cancel_requested_at IS NOT NULL AS cancel, \
-            (SELECT c.id FROM jobs AS c WHERE c.state = 'completed' AND c.dest_key = asked.dest_key AND renewed.id IS NOT NULL \
+            COALESCE((SELECT c.id FROM jobs AS c WHERE c.state = 'completed' AND c.dest_key = asked.dest_key AND renewed.id IS NOT NULL \
                 AND (c.asked_seq, c.id) > (COALESCE(renewed.asked_seq, 0), renewed.id) \
-                ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1) AS newer \
+                ORDER BY c.asked_seq DESC, c.id DESC LIMIT 1), \
+                (SELECT w.job_id FROM written_targets AS w WHERE w.dest_key = asked.dest_key AND renewed.id IS NOT NULL \
+                AND (w.asked_seq, w.job_id) > (COALESCE(renewed.asked_seq, 0), renewed.id))) AS newer \
         FROM asked LEFT JOIN renewed ON renewed.id = asked.id AND renewed.lease_epoch = asked.epoch ORDER BY asked.place");
 
     /// Attempts end. For each: $1 id, $2 epoch, $3 how (`completed`, `failed`, `cancelled`, `released`), $4 report,

@@ -20,6 +20,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "jobs", sql: include_str!("../../../migrations/sqlite/0001_jobs.sql") },
     Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/sqlite/0002_operations.sql") },
+    Migration { version: 3, name: "order", sql: include_str!("../../../migrations/sqlite/0003_order.sql") },
     Migration { version: 4, name: "triggers", sql: include_str!("../../../migrations/sqlite/0004_triggers.sql") },
 ];
 

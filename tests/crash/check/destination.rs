@@ -158,7 +158,8 @@ fn set_ms(evidence: &Evidence<'_>, target: &str) -> Option<i64> {
     of_target.map(|set| set.at_ms)
 }
 
-/// The tag was set by an attempt whose lease had ended. An event records that; a worker that died over it cannot say so.
+/// The tag was set by an attempt whose lease had ended. An event records that; a worker that died over it cannot
+/// say so, and a job that is removed has no events.
 fn late(evidence: &Evidence<'_>, target: &str, wrote: &[&(&Job, Attempt<'_>)], set_ms: i64, findings: &mut Findings) {
     let ids: Vec<i64> = wrote.iter().map(|(job, _)| job.id).collect();
     let recorded = |job: &Job| {
@@ -174,7 +175,7 @@ fn late(evidence: &Evidence<'_>, target: &str, wrote: &[&(&Job, Attempt<'_>)], s
     if late.peek().is_none() {
         let text = format!("{target} is not what the newest completed job reported; it was set at {set_ms}");
         findings.add(&ids, text);
-    } else if late.any(|(job, attempt)| recorded(job) || died(attempt)) {
+    } else if late.any(|(job, attempt)| recorded(job) || died(attempt) || job.is_pruned()) {
         findings.late += 1;
     } else {
         findings.add(&ids, format!("{target} was set late, at {set_ms}, by a worker that lives; no event records it"));

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::book::{Deed, Exit};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Job};
 use crate::plan::{Hit, Way};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -71,21 +71,34 @@ fn badly_ended(evidence: &Evidence<'_>, exit: &Exit) -> Option<String> {
             let ended = |states: &[&str]| replicated(evidence, group, states);
             match code {
                 Some(0) => ended(&["completed"]),
-                Some(1) => ended(&["failed", "cancelled"]),
+                // Its job may be removed before it has seen the end.
+                Some(1) => {
+                    ended(&["failed", "cancelled"])
+                        || removed(evidence, group) && exit.output.errors().contains("not found")
+                }
                 _ => by_term && !terms.is_empty(),
             }
         }
-        Deed::Ask { .. } | Deed::Steer => code == Some(0) || by_term && !terms.is_empty(),
+        Deed::SteerJob { id } if code == Some(1) => evidence.jobs.get(&id).is_some_and(Job::is_pruned),
+        Deed::Ask { .. } | Deed::Steer | Deed::SteerJob { .. } => code == Some(0) || by_term && !terms.is_empty(),
     };
     (!well).then(|| format!("ended with code {code:?}, signal {signal:?}"))
 }
 
-/// A job that this command can have followed came to one of these ends.
-fn replicated(evidence: &Evidence<'_>, group: usize, states: &[&str]) -> bool {
+/// Jobs that this command can have followed.
+fn followed<'b>(evidence: &'b Evidence<'_>, group: usize) -> impl Iterator<Item = &'b Job> {
     let request = &evidence.plan.requests[evidence.plan.groups[group].requests[0]];
     let (source, target) = (evidence.scene.source_of(request), evidence.scene.target_of(request));
-    let mut jobs = evidence.jobs.values().filter(|job| job.source == source && job.destination == target);
-    jobs.any(|job| evidence.events_of(job.id).any(|event| states.contains(&event.to_state.as_str())))
+    evidence.jobs.values().filter(move |job| job.source == source && job.destination == target)
+}
+
+fn replicated(evidence: &Evidence<'_>, group: usize, states: &[&str]) -> bool {
+    let ended = |job: &Job| evidence.events_of(job.id).any(|event| states.contains(&event.to_state.as_str()));
+    followed(evidence, group).any(ended)
+}
+
+fn removed(evidence: &Evidence<'_>, group: usize) -> bool {
+    followed(evidence, group).any(Job::is_pruned)
 }
 
 /// A job failed for good while this ran.

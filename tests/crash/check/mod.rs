@@ -6,6 +6,7 @@
 mod destination;
 mod history;
 mod leftovers;
+mod operators;
 mod order;
 mod requests;
 mod uploads;
@@ -40,6 +41,7 @@ pub fn all(evidence: &Evidence<'_>) -> Findings {
     requests::check(evidence, &mut findings);
     history::check(evidence, &mut findings);
     order::check(evidence, &mut findings);
+    operators::check(evidence, &mut findings);
     workers::check(evidence, &mut findings);
     destination::check(evidence, &mut findings);
     uploads::check(evidence, &mut findings);

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 
 pub fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     targets(evidence, findings);
-    limits(evidence, findings);
     order(evidence, findings);
 }
 
@@ -22,27 +21,6 @@ fn targets(evidence: &Evidence<'_>, findings: &mut Findings) {
             }
         } else if event.is_end() {
             running.remove(target);
-        }
-    }
-}
-
-/// A queue never runs more jobs than it may. No job changes its queue in these rounds.
-fn limits(evidence: &Evidence<'_>, findings: &mut Findings) {
-    for limit in &evidence.limits {
-        let mut running = 0;
-        for event in &evidence.events {
-            if evidence.jobs.get(&event.job_id).is_none_or(|job| job.queue != limit.name) {
-                continue;
-            }
-            running += i64::from(event.is_claim()) - i64::from(event.is_end());
-            if running > limit.max_running {
-                let text = format!(
-                    "event {}: {running} jobs of queue {} run, {} may",
-                    event.seq, limit.name, limit.max_running
-                );
-                findings.add(&[event.job_id], text);
-                break;
-            }
         }
     }
 }
@@ -69,12 +47,7 @@ fn order(evidence: &Evidence<'_>, findings: &mut Findings) {
         let earlier = done.entry(target).or_default();
         if event.wrote() && event.generation == 1 {
             let (_, asked_at_most) = asked(evidence, event);
-            // A result that an operator has taken back does not count: that job will write the tag again.
-            let stands = |before: &&&Event| {
-                let mut since = evidence.events_of(before.job_id).filter(|later| later.seq > before.seq);
-                !since.any(|later| later.generation > before.generation && later.seq < event.seq)
-            };
-            for before in earlier.iter().filter(stands).filter(|before| asked(evidence, before).0 > asked_at_most) {
+            for before in earlier.iter().filter(|before| asked(evidence, before).0 > asked_at_most) {
                 let text = format!(
                     "event {}: job {} wrote {target} after job {} (event {}), which was asked for later",
                     event.seq, event.job_id, before.job_id, before.seq

@@ -11,7 +11,7 @@ use crate::work::{Scene, enqueue, job};
 use serde_json::{Value, json};
 
 /// Tables that are copied row by row.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "queues",
     "queue_changes",
     "jobs",
@@ -22,6 +22,7 @@ const TABLES: [&str; 10] = [
     "prunes",
     "pruned_jobs",
     "restores",
+    "written_targets",
 ];
 
 fn json_of(binary: &Binary, arguments: &[&str]) -> Value {
@@ -73,6 +74,7 @@ fn every_state() -> (Scene, i64, i64) {
     scene.enqueue_to(&to("paused-queue"), &["--queue", "nightly"]);
     let held = scene.enqueue_to(&to("held"), &["--queue", "nightly"]);
     steer(&["jobs", "pause", &held.to_string()]);
+    let overtakes = scene.enqueue_to(&to("held"), &[]);
     scene.enqueue_to(&to("later"), &["--in", "1h", "--idempotency-key", "later"]);
     let called_off = scene.enqueue_to(&to("cancelled"), &["--in", "1h"]);
     // An image that the destination has nothing of.
@@ -87,7 +89,9 @@ fn every_state() -> (Scene, i64, i64) {
     steer(&["jobs", "prune", "--older-than", "0s"]);
 
     scene.drain().expect_code(1);
-    steer(&["jobs", "cancel", &called_off.to_string()]);
+    // What it wrote stands before the job that is held.
+    steer(&["jobs", "retry", &overtakes.to_string()]);
+    steer(&["jobs", "cancel", &called_off.to_string(), &overtakes.to_string()]);
     steer(&["queue", "resume", "big"]);
     let worker = binary.spawn(&["work"]);
     scene.source.wait_reached("held");

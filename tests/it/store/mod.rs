@@ -17,9 +17,11 @@ mod sqlite {
     mod limits;
     mod model;
     mod operators;
+    mod order;
     mod retention;
     mod rules;
     mod sweeping;
+    mod upgrades;
 }
 
 /// The contract, on a server.
@@ -36,10 +38,12 @@ mod postgres {
     mod limits;
     mod model;
     mod operators;
+    mod order;
     mod retention;
     mod rules;
     mod server;
     mod sweeping;
+    mod upgrades;
 }
 
 mod sentences;
@@ -94,7 +98,12 @@ pub struct Bench<K> {
 
 impl<K: On> Bench<K> {
     pub async fn new() -> Self {
-        Self::on(K::fresh()).await
+        Self::on(Self::fresh()).await
+    }
+
+    /// A place for a database of this kind.
+    pub fn fresh() -> Database {
+        K::fresh()
     }
 
     pub async fn on(database: Database) -> Self {

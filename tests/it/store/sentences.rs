@@ -87,6 +87,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
         "As [`Store::renew`]",
         &[
             "a_tag_never_goes_back_to_an_older_job",
+            "a_result_that_is_taken_back_or_removed_stands_before_older_jobs",
             "an_operators_retry_of_a_job_that_waits_makes_it_the_newest_wish",
             "an_old_epoch_changes_nothing",
             MODEL,
@@ -125,7 +126,14 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
         "Finished jobs",
         &["an_operators_retry_is_a_new_generation", "paused_jobs_can_be_retried_and_cancelled", MODEL],
     ),
-    ("retry", "All count", &["an_operators_retry_of_a_job_that_waits_makes_it_the_newest_wish"]),
+    (
+        "retry",
+        "All count",
+        &[
+            "an_operators_retry_of_a_job_that_waits_makes_it_the_newest_wish",
+            "a_request_is_newer_than_all_that_retention_removed",
+        ],
+    ),
     ("retry", "Returns how", &["filters_mean_the_jobs_that_are_there_now", MODEL]),
     ("retry", "[`Error::NotFound`]", &["an_id_that_does_not_exist_is_named_and_nothing_is_changed"]),
     ("queues", "Queues that", &["queues_are_those_with_a_row_or_unfinished_jobs", MODEL]),

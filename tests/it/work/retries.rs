@@ -94,6 +94,34 @@ fn a_late_retry_never_moves_a_tag_back() {
 }
 
 #[test]
+fn a_late_job_does_not_write_over_a_result_that_was_taken_back_or_removed() {
+    for steer in [&["jobs", "retry", "2"][..], &["jobs", "prune", "--older-than", "0s"]] {
+        let scene = Scene::new();
+        let newer = ImageBuilder::oci(2).layer(1_000).build();
+        scene.source.put_image(REPOSITORY, "v2", &newer);
+        let old = scene.enqueue();
+        scene.binary.run(&["jobs", "pause", &old.to_string()]).success();
+        let new = super::enqueue(&scene.binary, &["enqueue", &scene.source.reference(REPOSITORY, "v2"), &scene.to()]);
+        assert_eq!(new, 2);
+        scene.drain().success();
+        scene.binary.run(steer).success();
+        // A retried job may not write first, or the row in `completed` would decide.
+        scene.binary.run(&["jobs", "edit", &old.to_string(), "--priority", "1"]).success();
+        scene.binary.run(&["jobs", "resume", &old.to_string()]).success();
+        scene.binary.run(&["work", "--drain", "--concurrency", "1"]).expect_code(1);
+        assert_eq!(scene.outcomes(old), ["failed"], "{steer:?}");
+        let overtaken = scene.job(old);
+        assert_eq!(overtaken["failure"]["class"], "superseded", "{steer:?}: {overtaken:#}");
+        assert!(overtaken["failure"]["message"].as_str().unwrap().contains("job 2"), "{overtaken:#}");
+        scene.destination.assert_holds(REPOSITORY, "v1", &newer);
+        scene.binary.run(&["jobs", "retry", &old.to_string()]).success();
+        scene.drain().success();
+        scene.destination.assert_holds(REPOSITORY, "v1", &scene.image);
+        assert_clean(&scene.binary);
+    }
+}
+
+#[test]
 fn replicate_follows_its_job_through_the_retries() {
     let scene = Scene::impatient();
     scene.source.fault(Matcher::new("*", "/manifests/v1").times(2), Fault::status(500));

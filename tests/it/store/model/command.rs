@@ -234,17 +234,23 @@ fn by_operator() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Two copies to one target of which the older is done last.
+/// Two copies to one target of which the older is done last, perhaps when the newer one's result is taken back or removed.
 fn rivals() -> impl Strategy<Value = Vec<Command>> {
-    let all = || Command::Claim { worker: 0, room: 3, queue: None, only: None, per_registry: None, intake: false };
+    let claim = |room| Command::Claim { worker: 0, room, queue: None, only: None, per_registry: None, intake: false };
+    let all = move || claim(3);
+    let leaves = prop::sample::select(vec![
+        None,
+        Some(Command::Retry(Which::In(State::Completed))),
+        Some(Command::Prune { failed_too: true, keys_too: false }),
+    ]);
     let ends = |end| Command::Settle { claim: 0, end, moved: 0 };
-    (wish(), wish()).prop_map(move |(older, newer)| {
+    (wish(), wish(), leaves).prop_map(move |(older, newer, leaves)| {
         let older = Wish { later: false, key: None, priority: 1, ..older };
         let newer = Wish { later: false, key: None, priority: 200, joins: false, target: older.target, ..newer };
         let first = vec![Command::Enqueue(vec![older]), all(), ends(End::WillRetry)];
         let second = vec![Command::Enqueue(vec![newer]), all(), ends(End::Completed)];
-        let again = vec![Command::Advance { hours: 3 }, Command::Due, all(), Command::Confirm { claim: 0 }];
-        [first, second, again].concat()
+        let again = vec![Command::Advance { hours: 3 }, Command::Due, claim(1), Command::Confirm { claim: 0 }];
+        [first, second, leaves.into_iter().collect(), again].concat()
     })
 }
 

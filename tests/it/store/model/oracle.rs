@@ -132,6 +132,9 @@ pub struct Oracle {
     pub keys: BTreeMap<String, JobId>,
     pub queues: BTreeMap<String, Queue>,
     pub events: Vec<Entry>,
+    /// Results that were taken back or removed: the target, the turn in which the copy was asked for, and the job. What they
+    /// wrote stands.
+    pub gone: Vec<(usize, u64, JobId)>,
     /// Fences that were ever handed out, with the generation that the claim saw.
     pub claims: Vec<(Fence, i64)>,
     /// The database is not local: answers can be lost, so it tells again how an attempt ended.
@@ -149,6 +152,7 @@ impl Oracle {
             keys: BTreeMap::new(),
             queues: BTreeMap::new(),
             events: Vec::new(),
+            gone: Vec::new(),
             claims: Vec::new(),
             remembers,
             turn: 0,
@@ -271,6 +275,14 @@ impl Oracle {
             row.asked = Some(turn);
         }
         to
+    }
+
+    /// A job may be about to leave `completed`, or to be removed.
+    fn leaves(&mut self, id: JobId) {
+        let row = &self.rows[&id];
+        if let (State::Completed, Some(asked)) = (row.state, row.asked) {
+            self.gone.push((row.target, asked, id));
+        }
     }
 
     /// Writes the event of a change that leaves the state as it is.

@@ -48,6 +48,8 @@ impl Oracle {
             return false;
         }
         row.run_at = now;
+        self.leaves(id);
+        let row = self.row(id);
         // Somebody wants it now, whatever was asked for since.
         row.asked = Some(turn);
         (row.attempt, row.crash_count, row.moved, row.paused) = (0, 0, 0, false);
@@ -123,6 +125,7 @@ impl Oracle {
     pub(super) fn prune(&mut self, failed_too: bool, keys_too: bool) -> Answer {
         let old = |row: &Row| row.state.is_finished() && (failed_too || row.state != State::Failed);
         let gone = self.ids(old);
+        gone.iter().for_each(|id| self.leaves(*id));
         self.rows.retain(|id, _| !gone.contains(id));
         self.events.retain(|event| !gone.contains(&event.job));
         let keys = self.keys.len();
@@ -215,6 +218,8 @@ impl Oracle {
         if from == to {
             return if to == State::Pending { self.sql(id, Sql::RunAt(When::LongAgo)) } else { Answer::Count(1) };
         }
+        self.leaves(id);
+        let row = self.row(id);
         if to == State::Pending {
             row.run_at = long_ago;
         }

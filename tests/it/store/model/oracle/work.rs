@@ -221,17 +221,23 @@ impl Oracle {
         }
         let (mine, target) = (self.rows[&fence.job].asked, self.rows[&fence.job].target);
         let done = |row: &Row| row.state == State::Completed && row.parsed && row.target == target;
-        let asked = |id: &JobId| self.rows[id].asked;
-        let completed = self.ids(done);
-        let newest = completed.iter().filter_map(asked).max();
-        if newest < mine || newest.is_none() {
-            return Answer::Confirmed(Confirmed::Yes);
+        let completed = self.ids(done).into_iter().map(|id| (self.rows[&id].asked, id)).collect();
+        let gone =
+            self.gone.iter().filter(|(of, ..)| *of == target).map(|(_, asked, id)| (Some(*asked), *id)).collect();
+        let mut right = Vec::new();
+        // A newer one that is completed is named, else the newest that was.
+        for results in [completed, gone] {
+            let results: Vec<(Option<u64>, JobId)> = results;
+            let newest = results.iter().map(|(asked, _)| *asked).max().flatten();
+            if newest.is_some() && newest >= mine {
+                let by = results.into_iter().filter(|(asked, _)| *asked == newest);
+                right.extend(by.map(|(_, by)| Answer::Confirmed(Confirmed::Superseded { by })));
+                if newest > mine {
+                    return Answer::OneOf(right);
+                }
+            }
         }
-        let by = completed.into_iter().filter(|id| asked(id) == newest);
-        let mut right: Vec<_> = by.map(|by| Answer::Confirmed(Confirmed::Superseded { by })).collect();
-        if newest == mine {
-            right.push(Answer::Confirmed(Confirmed::Yes));
-        }
+        right.push(Answer::Confirmed(Confirmed::Yes));
         Answer::OneOf(right)
     }
 

@@ -88,6 +88,7 @@ fn of_sqlite(code: u32, message: &str) -> Error {
         }
         14 => " (the file cannot be opened: check its path, its permissions and the limit of open files)",
         26 => return Error::Unusable("this file is not an SQLite database".to_owned()),
+        9 => " (it took too long, or writers waited for it: narrow it)",
         13 => " (no space left: free some, nothing acknowledged is lost)",
         10 => " (the disk failed or is full)",
         _ => "",

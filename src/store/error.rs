@@ -40,6 +40,19 @@ impl Error {
     }
 }
 
+/// Nothing, unless a newer version has migrated the database since it was opened.
+///
+/// # Errors
+/// [`Error::Outdated`].
+pub(super) fn check_schema(found: i64, known: i64) -> Result<(), Error> {
+    if found <= known {
+        return Ok(());
+    }
+    Err(Error::Outdated(format!(
+        "the database has schema {found} by now, this program knows {known}: nothing more is claimed; start the newer freightliner"
+    )))
+}
+
 /// SQLITE_BUSY, with its extended codes for recovery and snapshots.
 const BUSY: [u32; 3] = [5, 261, 517];
 /// SQLITE_LOCKED and its shared-cache code.

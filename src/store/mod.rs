@@ -111,7 +111,7 @@ impl Store {
     /// What there is to do now. Reads only.
     ///
     /// # Errors
-    /// [`Error::Backend`].
+    /// [`Error::Outdated`] when a newer version has migrated the database; [`Error::Backend`].
     pub async fn waiting(&self) -> Result<Waiting, Error> {
         on!(self, store => store.waiting().await)
     }

@@ -104,11 +104,12 @@ statements! {
     /// A load is finished. ?1 hash, ?2 number, ?3 now.
     LOAD_FINISHED = "INSERT INTO finished_loads (content_hash, number, finished_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
-    /// What there is to do. ?1 now.
+    /// What there is to do, and the schema as it is by now. ?1 now.
     WAITING = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ?1) AS due, \
         EXISTS (SELECT 1 FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
         EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
-        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at";
+        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, \
+        (SELECT MAX(version) FROM schema_migrations) AS schema";
 
     /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
     /// for yet, so its asked_seq is NULL. ?1 queue.

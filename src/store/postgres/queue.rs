@@ -2,9 +2,10 @@
 
 use super::connect::{Again, Connections, Statement, plain};
 use super::lane::Lane;
-use super::{Postgres, int, statements as sql, test_time};
+use super::{KEY_BYTES, NEWEST_SCHEMA, Postgres, int, statements as sql, test_time};
 use crate::clock::{Clock, UnixMillis};
 use crate::job::{Enqueued, Invalid, JobId, NewJob, Parsed, parse_row};
+use crate::store::error::check_schema;
 use crate::store::rows::Columns;
 use crate::store::{Error, Intake, Waiting};
 use sqlx::postgres::PgRow;
@@ -61,6 +62,7 @@ impl Postgres {
 
     pub(in crate::store) async fn waiting(&self) -> Result<Waiting, Error> {
         let row = self.inner.control.row(&Statement::new(sql::WAITING).bind(self.inner.now())).await?;
+        check_schema(row.int("schema")?, NEWEST_SCHEMA)?;
         // Told as a time of our own clock, which may differ from the database's.
         let (theirs, ours) = (UnixMillis(row.int("now")?), self.inner.clock.now());
         Ok(Waiting {

@@ -58,11 +58,12 @@ statements! {
     LOAD_FINISHED = concat!("INSERT INTO finished_loads (content_hash, number, finished_at) VALUES ($1, $2, ", now!("$3"), ") \
         ON CONFLICT DO NOTHING");
 
-    /// What there is to do, and how long nothing will be due. $1 now.
+    /// What there is to do, how long nothing will be due, and the schema as it is by now. $1 now.
     WAITING = concat!("SELECT EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ", now!("$1"), ") AS due, \
         EXISTS (SELECT FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
         EXISTS (SELECT FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
-        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, ", now!("$1"), " AS now");
+        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, ", now!("$1"), " AS now, \
+        (SELECT MAX(version) FROM schema_migrations) AS schema");
 
     /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
     /// for yet, so its asked_seq is NULL; a paused one waits for its operator. $1 queue.

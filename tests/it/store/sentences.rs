@@ -42,6 +42,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("load_finished", "Doing it twice", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("waiting", "What there is", &["a_bare_insert_is_a_job", "a_time_to_come_is_waited_for", MODEL]),
     ("waiting", "Reads only", &["a_lock_held_by_somebody_else_is_waited_for"]),
+    ("waiting", "[`Error::Outdated`]", &["a_schema_that_becomes_newer_is_said_by_the_next_look"]),
     ("busy", "Something is", &["a_paused_queue_gives_nothing_and_a_queue_can_be_chosen", MODEL]),
     ("busy", "Jobs that were", &["a_time_to_come_is_waited_for", MODEL]),
     ("last_event", "The newest", &["failures_since_a_moment_are_counted_whoever_had_the_job"]),

@@ -6,6 +6,7 @@
 //!
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
+mod check;
 mod choose;
 mod copy;
 mod crash;

@@ -461,7 +461,7 @@ statements! {
 
     /// The histories of a page of jobs. ?1 above this id, ?2 up to this id.
     CHECK_EVENTS = "SELECT job_id, seq, from_state, to_state, generation, lease_epoch, attempt, worker, \
-            CASE WHEN json_valid(detail) THEN CAST(detail ->> '$.attempt_after' AS INTEGER) END AS attempt_after \
+            CASE WHEN from_state = 'running' AND to_state <> 'running' THEN detail END AS end_detail \
         FROM job_events WHERE job_id > ?1 AND job_id <= ?2 ORDER BY job_id, seq";
 
     /// Targets that more than one job writes.

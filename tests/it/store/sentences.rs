@@ -209,6 +209,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
         &[
             "a_row_that_its_history_does_not_explain_is_found",
             "a_history_that_contradicts_itself_is_found",
+            "what_cannot_be_read_is_found_and_hides_nothing_else",
             "two_running_jobs_for_one_target_are_found",
             "check_finds_what_does_not_fit",
         ],

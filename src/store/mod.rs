@@ -22,8 +22,8 @@ mod url;
 pub use error::Error;
 pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Settled, Unsettled, Work, WorkerRow};
 pub use look::{
-    Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Pruned,
-    Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
+    Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Prunable,
+    Pruned, Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
 };
 pub use url::{DatabaseUrl, PostgresUrl};
 
@@ -328,8 +328,8 @@ impl Store {
         on!(self, store => store.queue_change(queue, change, actor).await)
     }
 
-    /// Changes waiting jobs, each change an event. Returns how many of them wait, also those that are so already; finished and
-    /// running ones do not count.
+    /// Changes waiting jobs, each change an event. Returns how many were changed: those that are so already do not count, nor
+    /// do finished and running ones.
     ///
     /// # Errors
     /// [`Error::NotFound`] names an id that does not exist, [`Error::Invalid`] the value that cannot be; nothing is changed
@@ -363,12 +363,20 @@ impl Store {
     }
 
     /// Removes at most `limit` finished jobs with their history, and old keys; what was removed, when and by whom stays on
-    /// record. One short transaction.
+    /// record. One short transaction. A job that somebody retries meanwhile stays, also when it is finished again.
     ///
     /// # Errors
     /// [`Error::Backend`]; then nothing was removed.
     pub async fn prune(&self, retention: Retention, limit: u32, actor: &str) -> Result<Pruned, Error> {
         on!(self, store => store.prune(retention, limit, actor).await)
+    }
+
+    /// What [`Store::prune`] would remove in all. Reads only.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn prunable(&self, retention: Retention) -> Result<Prunable, Error> {
+        on!(self, store => store.prunable(retention).await)
     }
 
     /// Writes a remark into the history of a job. It changes nothing else, so it needs no fence.

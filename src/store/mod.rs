@@ -87,7 +87,8 @@ impl Store {
     /// earlier time, and counts as asked for now. Durable when it returns. A call that is refused fails alone.
     ///
     /// # Errors
-    /// [`Error::KeyConflict`] when a key is known with other content; it names the fields.
+    /// [`Error::KeyConflict`] when a key is known with other content; it names the fields. [`Error::Invalid`] when a key is
+    /// longer than the database takes.
     pub async fn enqueue(&self, jobs: Vec<NewJob>, actor: &str) -> Result<Vec<Enqueued>, Error> {
         on!(self, store => store.enqueue(jobs, actor).await)
     }

@@ -43,6 +43,14 @@ impl Postgres {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(bytes) = jobs.iter().filter_map(|job| Some(job.idempotency_key.as_ref()?.len())).max()
+            && bytes > KEY_BYTES
+        {
+            return Err(Error::Invalid(format!(
+                "idempotency key: it has {bytes} bytes, PostgreSQL takes {KEY_BYTES} at most: use a shorter one, for example a \
+                 hash of it"
+            )));
+        }
         let enqueued = self.inner.enqueues.ask(Wish { jobs, actor: plain(actor) }).await?;
         self.inner.listener.committed();
         Ok(enqueued)

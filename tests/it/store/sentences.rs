@@ -37,6 +37,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("enqueue", "[`Error::KeyConflict`]", &["a_key_names_one_job_for_ever"]),
+    ("enqueue", "[`Error::Invalid`] when a key", &["a_key_is_as_long_as_the_database_takes"]),
     ("load_number", "The number", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("load_finished", "Marks", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("load_finished", "Doing it twice", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),

@@ -124,30 +124,36 @@ impl From<Failed> for Error {
 #[derive(Clone)]
 pub(super) struct Sessions {
     options: PgConnectOptions,
+    listening: Option<Listening>,
     pooled: bool,
+}
+
+/// How to come to a session that can listen.
+#[derive(Clone)]
+pub(super) struct Listening {
+    pub(super) options: PgConnectOptions,
+    /// How everything else comes to the server, when that is another way: both must lead to the same place.
+    pub(super) others: Option<PgConnectOptions>,
 }
 
 impl Sessions {
     pub(super) fn new(url: &PostgresUrl) -> Result<Self, Error> {
-        let options = PgConnectOptions::from_str(url.driver_url().as_str())
-            .map_err(|error| Error::Unusable(format!("database {}: {error}", DatabaseUrl::Postgres(url.clone()))))?;
-        let mut options = options.disable_statement_logging();
-        if options.get_application_name().is_none() {
-            options = options.application_name("freightliner");
-        }
+        let mut options = options(url)?;
         if url.is_pooled() {
             // A pooler passes neither on.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
         }
-        Ok(Self { options, pooled: url.is_pooled() })
+        let listening = match url.listen() {
+            Some(listen) => Some(Listening { options: self::options(listen)?, others: Some(options.clone()) }),
+            None if url.is_pooled() => None,
+            None => Some(Listening { options: options.clone(), others: None }),
+        };
+        Ok(Self { options, listening, pooled: url.is_pooled() })
     }
 
-    pub(super) const fn is_pooled(&self) -> bool {
-        self.pooled
-    }
-
-    pub(super) const fn options(&self) -> &PgConnectOptions {
-        &self.options
+    /// None behind a pooler, unless there is a way past it: it keeps no session to listen in.
+    pub(super) const fn listening(&self) -> Option<&Listening> {
+        self.listening.as_ref()
     }
 
     /// What a session is started with: the server gives up on us when we are gone, and an acknowledged commit is durable.
@@ -174,6 +180,16 @@ impl Sessions {
     pub(super) async fn connect(&self) -> Result<PgConnection, Error> {
         connect(&self.options).await
     }
+}
+
+fn options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(url.driver_url().as_str())
+        .map_err(|error| Error::Unusable(format!("database {}: {error}", DatabaseUrl::Postgres(url.clone()))))?;
+    let options = options.disable_statement_logging();
+    Ok(match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("freightliner"),
+    })
 }
 
 /// Closes a connection with a word to the server.

@@ -385,6 +385,57 @@ async fn a_transaction_pooler_may_stand_between() {
     store.close().await;
 }
 
+/// How long it takes in all until four rows of somebody else's are noticed, one after the other.
+async fn noticing(bench: &Bench, store: &Store) -> Duration {
+    let mut waited = Duration::ZERO;
+    for _ in 0..4 {
+        // Whatever is left over from before.
+        while tokio::time::timeout(Duration::from_millis(300), store.changed(PATIENCE)).await.is_ok() {}
+        let start = tokio::time::Instant::now();
+        let insert = bench.sql("INSERT INTO jobs (source, destination) VALUES ('a', 'b')");
+        let (changed, inserted) = tokio::join!(store.changed(PATIENCE), insert);
+        changed.unwrap();
+        inserted.unwrap();
+        waited += start.elapsed();
+    }
+    waited
+}
+
+#[tokio::test]
+async fn past_a_pooler_it_can_be_listened() {
+    let (Some(database), Some(other)) = (Database::postgres(), Database::postgres()) else { return };
+    let (Database::Postgres { own }, Database::Postgres { own: elsewhere }) = (&database, &other) else {
+        unreachable!("asked for a server")
+    };
+    let Some(bouncer) = PgBouncer::start(own) else { return };
+    let listening = |database: &str| {
+        format!("SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = '{database}'")
+    };
+    let (here, there) = (listening(&own.name), listening(&elsewhere.name));
+    let through = |url: &str| {
+        let encoded: String = url::form_urlencoded::byte_serialize(url.as_bytes()).collect();
+        format!("{}&listen={encoded}", bouncer.url())
+    };
+    let (right, wrong) = (through(&database.url()), through(&other.url()));
+    let bench = Bench::on(database).await;
+
+    let store = open(&right).await.unwrap();
+    while bench.number(&here).await == 0 {
+        store.changed(Duration::from_millis(50)).await.unwrap();
+    }
+    // Without a word from the server it would be looked once in a second.
+    let waited = noticing(&bench, &store).await;
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    store.close().await;
+
+    // In another database it would wait for a word that never comes: it is not listened there, but looked often.
+    let store = open(&wrong).await.unwrap();
+    let waited = noticing(&bench, &store).await;
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert_eq!(bench.number(&there).await, 0);
+    store.close().await;
+}
+
 #[tokio::test]
 async fn many_rows_that_cannot_run_do_not_slow_the_others() {
     let Some(database) = Database::postgres() else { return };

@@ -194,3 +194,58 @@ fn judge(log: &Path, begun: BootTime, deadline: Duration) -> u8 {
         NOT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reads of a database whose log is so long.
+    fn reads(folder: &tempfile::TempDir, log: u64) -> Reads {
+        let reads = Reads::new(&folder.path().join("x.db"));
+        std::fs::File::create(&*reads.log).unwrap().set_len(log).unwrap();
+        reads
+    }
+
+    #[tokio::test]
+    async fn a_long_read_is_seen_by_others_until_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let reads = reads(&folder, QUIET - 1);
+        assert!(!reads.are_under_way());
+        let (one, other) = (reads.turn(TURN).await, reads.turn(TURN).await);
+        drop(one);
+        assert!(reads.are_under_way());
+        drop(other);
+        assert!(!reads.are_under_way());
+    }
+
+    #[tokio::test]
+    async fn a_long_read_waits_for_a_short_log_but_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let reads = reads(&folder, QUIET);
+        let at_most = Duration::from_millis(50);
+        let turn = reads.turn(at_most);
+        tokio::pin!(turn);
+        assert!(tokio::time::timeout(at_most / 2, &mut turn).await.is_err());
+        let late = turn.await;
+        assert!(!reads.are_under_way(), "nobody waits for the end of one that could not wait");
+        drop(late);
+        let turn = reads.turn(TURN);
+        let shorten = async { std::fs::File::create(&*reads.log).unwrap() };
+        let (_turn, _) = tokio::join!(turn, shorten);
+        assert!(reads.are_under_way());
+    }
+
+    #[test]
+    fn an_old_read_ends_when_it_is_in_the_way_and_each_at_its_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let deadline = YIELDS * 2;
+        let said = |log, age: Duration| {
+            let begun = BootTime(Clock::System.boot().0.saturating_sub(age));
+            judge(&reads(&folder, log).log, begun, deadline)
+        };
+        assert_eq!(said(LONG, Duration::ZERO), NOT);
+        assert_eq!(said(LONG - 1, YIELDS), NOT);
+        assert_eq!(said(LONG, YIELDS), IN_THE_WAY);
+        assert_eq!(said(0, deadline), LATE);
+    }
+}

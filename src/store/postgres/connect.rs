@@ -80,6 +80,9 @@ pub(super) enum Again {
     Harmless,
     /// It would happen twice.
     Never,
+    /// It would happen twice; and when somebody's lock was waited for in vain, that is the answer: whoever asks has other things
+    /// to look at before the next try.
+    NeverNorLocked,
 }
 
 /// Why a statement has no result.
@@ -97,6 +100,11 @@ pub(super) struct Failed {
 impl Failed {
     fn before(error: Error) -> Self {
         Self { error, state: None, unknown: false, late: false }
+    }
+
+    /// Somebody else has locked what it needs.
+    fn is_locked(&self) -> bool {
+        self.state.as_deref() == Some("55P03")
     }
 
     /// A row with this key is there already.
@@ -267,6 +275,7 @@ impl Connections {
             let may = failed.error.is_transient()
                 && !failed.late
                 && (again == Again::Harmless || !failed.unknown)
+                && !(again == Again::NeverNorLocked && failed.is_locked())
                 // The server is there and has its reason; its state says whether another try helps.
                 && (failed.state.is_none() || matches!(failed.error, Error::Backend { busy: true, .. }) || is_restart(&failed));
             match pauses.next().filter(|_| may) {
@@ -274,7 +283,7 @@ impl Connections {
                     tracing::debug!(error = %failed.error, "trying again");
                     tokio::time::sleep(pause).await;
                 }
-                None => return Err(Failed { unknown: failed.unknown && again == Again::Never, ..failed }),
+                None => return Err(Failed { unknown: failed.unknown && again != Again::Harmless, ..failed }),
             }
         }
     }

@@ -132,6 +132,27 @@ async fn rows_that_somebody_else_has_locked_stop_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_job_that_somebody_starts_by_hand_holds_a_claim_up_for_a_few_seconds_at_a_time() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let (by_hand, urgent) = (copy("a.example/x:1", "b.example/x:1"), copy("a.example/x:2", "b.example/x:1"));
+    for job in [by_hand, NewJob { priority: 5, ..urgent }, numbered(3)] {
+        bench.enqueue(job).await;
+    }
+    let mut other = bench.foreign_session().await;
+    let start = "BEGIN; UPDATE jobs SET state = 'running', attempt = 1, lease_epoch = 1, worker = 'me', \
+        lease_until = 4000000000000, started_at = 1 WHERE id = 1";
+    other.execute(start).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let error = bench.store.claim(request(bench.worker, 9)).await.unwrap_err();
+    assert!(matches!(&error, Error::Backend { busy: true, message } if message.contains("locked")), "{error:?}");
+    // The lock is waited for once: a worker has cancels and signals to look at.
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(bench.claim(9).await.iter().map(|claim| claim.job.id).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[tokio::test]
 async fn who_passed_over_a_locked_row_hears_at_once_that_it_is_free() {
     let Some(database) = Database::postgres() else { return };
     let bench = Bench::on(database).await;

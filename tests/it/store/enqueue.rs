@@ -242,5 +242,10 @@ async fn a_key_is_as_long_as_the_database_takes() {
     assert!(matches!(&error, Error::Invalid(_)), "{error:?}");
     let said = bench.either("idempotency_key", "2600 at most: use a shorter one");
     assert!(error.to_string().contains(said), "{error}");
+    // Plain SQL is told so by the database.
+    let longer = key(most + 400);
+    let insert = format!("INSERT INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', '{longer}')");
+    let error = bench.sql(&insert).await.unwrap_err();
+    assert!(error.contains("idempotency_key"), "{error}");
     assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 1, "nothing of that call");
 }

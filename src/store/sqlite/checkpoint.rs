@@ -154,7 +154,14 @@ impl Checkpoints {
             return Ok(false);
         }
         let least = if copied == frames { AT_ONCE } else { Duration::ZERO };
-        let left = self.age(copied).map_or(Duration::ZERO, |age| PATIENCE.saturating_sub(age));
+        let age = self.age(copied);
+        // Long reads of ours end within our patience, whenever each of them began, and no other one begins while the log is long:
+        // they are waited for once.
+        let left = if self.reads.are_under_way() {
+            PATIENCE
+        } else {
+            age.map_or(Duration::ZERO, |age| PATIENCE.saturating_sub(age))
+        };
         let wait = WAITS.iter().find(|(from, _)| size >= *from).map_or(AT_ONCE, |(_, wait)| *wait).min(left).max(least);
         if wait.is_zero() {
             return Ok(false);
@@ -172,7 +179,7 @@ impl Checkpoints {
             Some(barrier) if barrier.frame == frame => barrier.since,
             // It was made after the last look.
             Some(barrier) => Some(barrier.seen),
-            None => self.short.or_else(|| self.reads.are_under_way().then_some(now)),
+            None => self.short,
         };
         self.barrier = Some(Barrier { frame, since, seen: now });
         since.map(|since| now.since(since))

@@ -154,4 +154,9 @@ CREATE TRIGGER jobs_pruned_guard BEFORE UPDATE OF state ON jobs
 WHEN (OLD.state = 'completed' OR OLD.state = 'failed' OR OLD.state = 'cancelled') AND NEW.state <> OLD.state
 BEGIN
     SELECT RAISE(ABORT, 'this job is being pruned') WHERE EXISTS (SELECT 1 FROM pruned_jobs WHERE job_id = OLD.id);
+    INSERT INTO written_targets (dest_key, dest_registry, asked_seq, job_id)
+    SELECT OLD.dest_key, OLD.dest_registry, COALESCE(OLD.asked_seq, 0), OLD.id
+    WHERE OLD.state = 'completed' AND OLD.dest_key IS NOT NULL
+    ON CONFLICT (dest_key) DO UPDATE SET dest_registry = excluded.dest_registry, asked_seq = excluded.asked_seq,
+        job_id = excluded.job_id;
 END;

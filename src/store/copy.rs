@@ -5,7 +5,7 @@
 //! have done their work at the source already. Then, still in that transaction, the copy is made safe as a restored backup is:
 //! nothing that a worker of the old database still holds has any effect on it.
 
-use super::postgres::Import;
+use super::postgres::{Import, KEY_BYTES};
 use super::sqlite::Export;
 use super::{Copied, Error, Store};
 use serde_json::Value;
@@ -29,8 +29,8 @@ pub(super) const TABLES: [&str; 11] = [
 const REFERENCE_BYTES: usize = 4096;
 /// Characters of a queue's name.
 const QUEUE_CHARS: usize = 128;
-/// Characters of an idempotency key.
-const KEY_CHARS: usize = 4096;
+/// Characters of an idempotency key that had to be changed: as many bytes as an index takes, however long each of them is.
+const KEY_CHARS: usize = KEY_BYTES / 4;
 /// Hex digits of a hash that keep two names apart which would become the same.
 const HASH_CHARS: usize = 16;
 /// Changed texts that are told one by one.
@@ -134,8 +134,16 @@ pub(super) struct Texts {
 
 impl Texts {
     /// The text of a column, from whatever bytes SQLite had there. `job` is whose row it is, where there is one.
-    pub(super) fn value(&mut self, table: &str, column: &str, bytes: &[u8], job: Option<i64>) -> Value {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key that is too long: another one in its place would let what it stands for be done twice.
+    pub(super) fn value(&mut self, table: &str, column: &str, bytes: &[u8], job: Option<i64>) -> Result<Value, Error> {
         let text = fitting(table, column, bytes);
+        if matches!((table, column), ("jobs", "idempotency_key") | ("idempotency_keys", "key"))
+            && text.len() > KEY_BYTES
+        {
+            return Err(key_too_long(text.len(), job.unwrap_or_default()));
+        }
         if text.as_bytes() != bytes {
             self.changed += 1;
             if self.changed <= MOST_WARNINGS {
@@ -147,7 +155,7 @@ impl Texts {
                 );
             }
         }
-        text.into()
+        Ok(text.into())
     }
 
     fn tell_the_rest(&self) {
@@ -155,6 +163,14 @@ impl Texts {
             tracing::warn!(texts = more, "more texts were changed in the copy");
         }
     }
+}
+
+fn key_too_long(bytes: usize, job: i64) -> Error {
+    Error::Invalid(format!(
+        "job {job} has an idempotency key of {bytes} bytes, PostgreSQL takes {KEY_BYTES} at most: remove the job before the copy \
+         (freightliner jobs cancel, then jobs prune) and its key (DELETE FROM idempotency_keys WHERE job_id = {job}), and ask for \
+         it again with a shorter one, for example a hash of it"
+    ))
 }
 
 /// Without NULs and bytes that are no UTF-8, within the limits of its column.
@@ -216,7 +232,7 @@ mod tests {
             ("queues", "name", "ünï"),
         ] {
             let mut texts = Texts::default();
-            assert_eq!(texts.value(table, column, text.as_bytes(), None), text);
+            assert_eq!(texts.value(table, column, text.as_bytes(), None).unwrap(), text);
             assert_eq!(texts.changed, 0);
         }
     }
@@ -236,7 +252,19 @@ mod tests {
         let long = fitting("jobs", "queue", &[b"a\0".as_slice(), &[b'x'; 500]].concat());
         assert_eq!(long.chars().count(), QUEUE_CHARS);
         let mut texts = Texts::default();
-        texts.value("jobs", "source", b"\0", Some(1));
+        texts.value("jobs", "source", b"\0", Some(1)).unwrap();
         assert_eq!(texts.changed, 1);
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_refused_and_one_that_must_change_fits() {
+        let mut texts = Texts::default();
+        for (table, column) in [("jobs", "idempotency_key"), ("idempotency_keys", "key")] {
+            assert!(texts.value(table, column, &[b'k'; KEY_BYTES], Some(7)).is_ok());
+            let error = texts.value(table, column, &[b'k'; KEY_BYTES + 1], Some(7)).unwrap_err().to_string();
+            assert!(error.contains("job 7") && error.contains("2601") && error.contains("2600"), "{error}");
+            let changed = texts.value(table, column, &[0xff; 4096], Some(7)).unwrap();
+            assert!(changed.as_str().unwrap().len() <= KEY_BYTES);
+        }
     }
 }

@@ -40,6 +40,19 @@ impl Error {
     }
 }
 
+/// Nothing, unless a newer version has migrated the database since it was opened.
+///
+/// # Errors
+/// [`Error::Outdated`].
+pub(super) fn check_schema(found: i64, known: i64) -> Result<(), Error> {
+    if found <= known {
+        return Ok(());
+    }
+    Err(Error::Outdated(format!(
+        "the database has schema {found} by now, this program knows {known}: nothing more is claimed; start the newer freightliner"
+    )))
+}
+
 /// SQLITE_BUSY, with its extended codes for recovery and snapshots.
 const BUSY: [u32; 3] = [5, 261, 517];
 /// SQLITE_LOCKED and its shared-cache code.
@@ -88,6 +101,7 @@ fn of_sqlite(code: u32, message: &str) -> Error {
         }
         14 => " (the file cannot be opened: check its path, its permissions and the limit of open files)",
         26 => return Error::Unusable("this file is not an SQLite database".to_owned()),
+        9 => " (it took too long, or writers waited for it: narrow it)",
         13 => " (no space left: free some, nothing acknowledged is lost)",
         10 => " (the disk failed or is full)",
         _ => "",

@@ -194,6 +194,15 @@ pub struct Edit {
 }
 
 impl Edit {
+    /// The job is so already.
+    #[must_use]
+    pub fn is_met_by(&self, job: &Job) -> bool {
+        self.priority.is_none_or(|priority| priority == job.priority)
+            && self.run_at.is_none_or(|run_at| run_at == job.run_at)
+            && self.max_attempts.is_none_or(|attempts| attempts == job.max_attempts)
+            && self.queue.as_ref().is_none_or(|queue| *queue == job.queue)
+    }
+
     /// Checks what can be checked without the database.
     ///
     /// # Errors
@@ -262,12 +271,59 @@ pub struct Why {
 /// Which finished jobs are not kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Completed and cancelled jobs that were finished before this time; None keeps them all.
-    pub finished_before: Option<UnixMillis>,
+    /// Completed jobs that were finished before this time; None keeps them all.
+    pub completed_before: Option<UnixMillis>,
+    /// Cancelled jobs, likewise.
+    pub cancelled_before: Option<UnixMillis>,
     /// Failed jobs, likewise.
     pub failed_before: Option<UnixMillis>,
     /// Idempotency keys of pruned jobs that are older than this time; None keeps them all.
     pub keys_before: Option<UnixMillis>,
+}
+
+impl Retention {
+    /// The states whose jobs may go, each with its time.
+    pub(super) fn states(&self) -> impl Iterator<Item = (State, UnixMillis)> {
+        let of = |state, before: Option<UnixMillis>| before.map(|before| (state, before));
+        [
+            of(State::Completed, self.completed_before),
+            of(State::Cancelled, self.cancelled_before),
+            of(State::Failed, self.failed_before),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// What retention would remove.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Prunable {
+    /// Completed jobs.
+    pub completed: u64,
+    /// Cancelled jobs.
+    pub cancelled: u64,
+    /// Failed jobs.
+    pub failed: u64,
+    /// Idempotency keys of jobs that are not kept, or would not be.
+    pub keys: u64,
+}
+
+impl Prunable {
+    /// Takes the number of a finished state's jobs.
+    pub(super) const fn set(&mut self, state: State, jobs: u64) {
+        match state {
+            State::Completed => self.completed = jobs,
+            State::Cancelled => self.cancelled = jobs,
+            State::Failed => self.failed = jobs,
+            State::Scheduled | State::Pending | State::Running => {}
+        }
+    }
+
+    /// All jobs.
+    #[must_use]
+    pub const fn jobs(&self) -> u64 {
+        self.completed + self.cancelled + self.failed
+    }
 }
 
 /// What one batch of retention removed.

@@ -6,6 +6,7 @@
 //!
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
+mod check;
 mod choose;
 mod copy;
 mod crash;
@@ -21,8 +22,8 @@ mod url;
 pub use error::Error;
 pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Settled, Unsettled, Work, WorkerRow};
 pub use look::{
-    Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Pruned,
-    Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
+    Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Prunable,
+    Pruned, Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
 };
 pub use url::{DatabaseUrl, PostgresUrl};
 
@@ -86,7 +87,8 @@ impl Store {
     /// earlier time, and counts as asked for now. Durable when it returns. A call that is refused fails alone.
     ///
     /// # Errors
-    /// [`Error::KeyConflict`] when a key is known with other content; it names the fields.
+    /// [`Error::KeyConflict`] when a key is known with other content; it names the fields. [`Error::Invalid`] when a key is
+    /// longer than the database takes.
     pub async fn enqueue(&self, jobs: Vec<NewJob>, actor: &str) -> Result<Vec<Enqueued>, Error> {
         on!(self, store => store.enqueue(jobs, actor).await)
     }
@@ -111,7 +113,7 @@ impl Store {
     /// What there is to do now. Reads only.
     ///
     /// # Errors
-    /// [`Error::Backend`].
+    /// [`Error::Outdated`] when a newer version has migrated the database; [`Error::Backend`].
     pub async fn waiting(&self) -> Result<Waiting, Error> {
         on!(self, store => store.waiting().await)
     }
@@ -333,8 +335,8 @@ impl Store {
         on!(self, store => store.queue_change(queue, change, actor).await)
     }
 
-    /// Changes waiting jobs, each change an event. Returns how many of them wait, also those that are so already; finished and
-    /// running ones do not count.
+    /// Changes waiting jobs, each change an event. Returns how many were changed: those that are so already do not count, nor
+    /// do finished and running ones.
     ///
     /// # Errors
     /// [`Error::NotFound`] names an id that does not exist, [`Error::Invalid`] the value that cannot be; nothing is changed
@@ -368,12 +370,20 @@ impl Store {
     }
 
     /// Removes at most `limit` finished jobs with their history, and old keys; what was removed, when and by whom stays on
-    /// record. One short transaction.
+    /// record. One short transaction. A job that somebody retries meanwhile stays, also when it is finished again.
     ///
     /// # Errors
     /// [`Error::Backend`]; then nothing was removed.
     pub async fn prune(&self, retention: Retention, limit: u32, actor: &str) -> Result<Pruned, Error> {
         on!(self, store => store.prune(retention, limit, actor).await)
+    }
+
+    /// What [`Store::prune`] would remove in all. Reads only.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn prunable(&self, retention: Retention) -> Result<Prunable, Error> {
+        on!(self, store => store.prunable(retention).await)
     }
 
     /// Writes a remark into the history of a job. It changes nothing else, so it needs no fence.

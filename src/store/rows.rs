@@ -172,9 +172,24 @@ pub(super) fn entry(row: &impl Columns) -> Result<Entry, Error> {
         generation: row.int("generation")?,
         lease_epoch: row.int("lease_epoch")?,
         attempt: row.int("attempt")?,
-        attempt_after: row.int_option("attempt_after")?,
+        attempt_after: attempt_after(row)?,
         worker: row.text_option("worker")?,
     })
+}
+
+/// What the end of an attempt says of the row's attempt; None for other events, and where it says nothing. The text is read
+/// here and not by the database: anybody may have written it, and PostgreSQL would refuse the whole statement.
+fn attempt_after(row: &impl Columns) -> Result<Option<i64>, Error> {
+    let Some(detail) = row.text_option("end_detail")? else { return Ok(None) };
+    let detail: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&detail).map_err(|error| unreadable("detail", format_args!("no JSON object: {error}")))?;
+    match detail.get("attempt_after") {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(number) => match number.as_i64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(unreadable("detail", "attempt_after is no whole number")),
+        },
+    }
 }
 
 pub(super) fn worker(row: &impl Columns) -> Result<WorkerRow, Error> {

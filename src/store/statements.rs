@@ -111,11 +111,12 @@ statements! {
     /// A load is finished. ?1 hash, ?2 number, ?3 now.
     LOAD_FINISHED = "INSERT INTO finished_loads (content_hash, number, finished_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 
-    /// What there is to do. ?1 now.
+    /// What there is to do, and the schema as it is by now. ?1 now.
     WAITING = "SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ?1) AS due, \
         EXISTS (SELECT 1 FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
         EXISTS (SELECT 1 FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
-        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at";
+        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, \
+        (SELECT MAX(version) FROM schema_migrations) AS schema";
 
     /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
     /// for yet, so its asked_seq is NULL. ?1 queue.
@@ -284,11 +285,13 @@ statements! {
         WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'completed', 'failed', 'cancelled')";
 
     /// Waiting jobs get another place in the queue. ?1 JSON array of ids, ?2 now, ?3 actor, ?4 priority, ?5 run at,
-    /// ?6 max attempts, ?7 queue; NULL leaves a value as it is.
+    /// ?6 max attempts, ?7 queue; NULL leaves a value as it is. Those that are so already are not touched.
     EDIT = "UPDATE jobs SET priority = COALESCE(?4, priority), run_at = COALESCE(?5, run_at), \
             max_attempts = COALESCE(?6, max_attempts), queue = COALESCE(?7, queue), \
             change_seq = change_seq + 1, change_actor = ?3, change_reason = 'edited' \
-        WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending') AND ?2 IS NOT NULL";
+        WHERE id IN (SELECT value FROM json_each(?1)) AND state IN ('scheduled', 'pending') AND ?2 IS NOT NULL \
+            AND (priority <> COALESCE(?4, priority) OR run_at <> COALESCE(?5, run_at) \
+                OR max_attempts <> COALESCE(?6, max_attempts) OR queue <> COALESCE(?7, queue))";
 
     /// Waiting jobs are held back. ?1 JSON array of ids, ?2 now, ?3 actor.
     PAUSE = "UPDATE jobs SET paused_at = ?2, state = 'scheduled', \
@@ -349,12 +352,23 @@ statements! {
     PRUNE = "INSERT INTO prunes (at, actor, reason) VALUES (?1, ?2, ?3) RETURNING id";
 
     /// Finished jobs that are not kept any longer, oldest first. ?1 state, ?2 finished before, ?3 limit.
-    PRUNABLE = "SELECT id FROM jobs WHERE state = ?1 AND finished_at IS NOT NULL AND finished_at < ?2 \
+    PRUNABLE = "SELECT id, finished_at FROM jobs WHERE state = ?1 AND finished_at IS NOT NULL AND finished_at < ?2 \
         ORDER BY finished_at LIMIT ?3";
 
-    /// Records jobs that are about to be removed. ?1 prune, ?2 JSON array of ids.
-    PRUNE_RECORD = "INSERT INTO pruned_jobs (job_id, prune_id, state, finished_at) SELECT id, ?1, state, finished_at FROM jobs \
-        WHERE id IN (SELECT value FROM json_each(?2)) AND state IN ('completed', 'failed', 'cancelled')";
+    /// How many finished jobs are not kept any longer. ?1 state, ?2 finished before.
+    PRUNABLE_JOBS = "SELECT COUNT(*) AS jobs FROM jobs WHERE state = ?1 AND finished_at IS NOT NULL AND finished_at < ?2";
+
+    /// How many keys would not be kept: their jobs are gone, or would go. ?1 made before; jobs finished before: ?2 completed,
+    /// ?3 cancelled, ?4 failed.
+    PRUNABLE_KEYS = "SELECT COUNT(*) AS keys FROM idempotency_keys AS k WHERE k.created_at < ?1 \
+        AND NOT EXISTS (SELECT 1 FROM jobs AS j WHERE j.id = k.job_id AND NOT COALESCE(j.finished_at < CASE j.state \
+            WHEN 'completed' THEN ?2 WHEN 'cancelled' THEN ?3 WHEN 'failed' THEN ?4 END, FALSE))";
+
+    /// Records jobs that are about to be removed: those that were not retried since they were found. ?1 prune, ?2 JSON array of
+    /// [id, finished at].
+    PRUNE_RECORD = "INSERT INTO pruned_jobs (job_id, prune_id, state, finished_at) SELECT j.id, ?1, j.state, j.finished_at \
+        FROM json_each(?2) AS v JOIN jobs AS j ON j.id = v.value ->> 0 \
+        WHERE j.finished_at = v.value ->> 1 AND j.state IN ('completed', 'failed', 'cancelled')";
 
     /// Removes the events of the jobs of a prune. ?1 prune.
     PRUNE_EVENTS = "DELETE FROM job_events WHERE job_id IN (SELECT job_id FROM pruned_jobs WHERE prune_id = ?1)";
@@ -472,7 +486,7 @@ statements! {
 
     /// The histories of a page of jobs. ?1 above this id, ?2 up to this id.
     CHECK_EVENTS = "SELECT job_id, seq, from_state, to_state, generation, lease_epoch, attempt, worker, \
-            CASE WHEN json_valid(detail) THEN CAST(detail ->> '$.attempt_after' AS INTEGER) END AS attempt_after \
+            CASE WHEN from_state = 'running' AND to_state <> 'running' THEN detail END AS end_detail \
         FROM job_events WHERE job_id > ?1 AND job_id <= ?2 ORDER BY job_id, seq";
 
     /// Targets that more than one job writes.

@@ -8,9 +8,10 @@ use url::Url;
 /// A database URL: `sqlite:PATH`, or `postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?PARAMETERS]`.
 ///
 /// Parameters of PostgreSQL: those of libpq that say where the server is and whom to trust (`sslmode`, `sslrootcert`,
-/// `sslcert`, `sslkey`, `host`, `port`, `user`, `dbname`, `options`, `application_name`), and one of ours:
-/// `pooler=transaction`, for a server behind pgbouncer in transaction mode or its like. A password is better kept in
-/// `~/.pgpass` or the file that `PGPASSFILE` names. Neither `Display` nor `Debug` shows one.
+/// `sslcert`, `sslkey`, `host`, `port`, `user`, `dbname`, `options`, `application_name`), and two of ours:
+/// `pooler=transaction`, for a server behind pgbouncer in transaction mode or its like, and `listen=URL`, percent-encoded: the
+/// same database past the pooler, to be told there of new work at once. A password is better kept in `~/.pgpass` or the file
+/// that `PGPASSFILE` names. Neither `Display` nor `Debug` shows one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// A file of this machine.
@@ -28,6 +29,8 @@ pub struct PostgresUrl {
     shown: String,
     /// Another connection may serve each transaction: nothing may be kept in a session.
     pooled: bool,
+    /// Where to listen, when that is another way to the database.
+    listen: Option<Box<Self>>,
     password: bool,
 }
 
@@ -41,6 +44,11 @@ impl PostgresUrl {
     #[must_use]
     pub const fn is_pooled(&self) -> bool {
         self.pooled
+    }
+
+    /// Where to listen for notifications, when the URL names a place of its own for that.
+    pub(super) fn listen(&self) -> Option<&Self> {
+        self.listen.as_deref()
     }
 
     /// The URL itself holds a password, which others may see in the process list, in shell histories and unit files.
@@ -100,12 +108,25 @@ impl FromStr for PostgresUrl {
             return Err(format!("the database URL must be {FORM}: after the colon come two slashes"));
         }
         let (mut pooled, mut password) = (false, whole.password().is_some());
+        let mut listen: Option<Box<Self>> = None;
         let mut kept = Vec::new();
         for (name, value) in whole.query_pairs() {
             match (name.as_ref(), value.as_ref()) {
                 ("pooler", "transaction") => pooled = true,
                 ("pooler", "none") => pooled = false,
                 ("pooler", _) => return Err("the database URL: pooler must be `transaction` or `none`".to_owned()),
+                ("listen", url) => {
+                    let url: Self = url.parse().map_err(|error| format!("the parameter `listen`: {error}"))?;
+                    if url.pooled || url.listen.is_some() {
+                        return Err(
+                            "the parameter `listen` of the database URL: a direct way to the server is needed there, \
+                                    without pooler or listen"
+                                .to_owned(),
+                        );
+                    }
+                    password |= url.password;
+                    listen = Some(Box::new(url));
+                }
                 (name, _) if IGNORED.contains(&name) => {}
                 (name, value) if DRIVER.contains(&name) || name.starts_with("options[") => {
                     password |= name == "password";
@@ -113,7 +134,7 @@ impl FromStr for PostgresUrl {
                 }
                 (name, _) => {
                     return Err(format!(
-                        "the database URL: there is no parameter `{name}`: use pooler, {}",
+                        "the database URL: there is no parameter `{name}`: use pooler, listen, {}",
                         DRIVER.join(", ")
                     ));
                 }
@@ -136,7 +157,10 @@ impl FromStr for PostgresUrl {
         if pooled {
             shown.query_pairs_mut().append_pair("pooler", "transaction");
         }
-        Ok(Self { url, shown: shown.into(), pooled, password })
+        if let Some(listen) = &listen {
+            shown.query_pairs_mut().append_pair("listen", &listen.shown);
+        }
+        Ok(Self { url, shown: shown.into(), pooled, listen, password })
     }
 }
 
@@ -211,12 +235,26 @@ mod tests {
     }
 
     #[test]
+    fn a_second_way_to_the_server_is_shown_without_its_password_too() {
+        let text =
+            "postgres://me@pooler/jobs?pooler=transaction&listen=postgres%3A%2F%2Fme%3Asecret%40db%3A5433%2Fjobs";
+        let DatabaseUrl::Postgres(url) = parse(text).unwrap() else { panic!("{text}") };
+        let listen = url.listen().unwrap();
+        assert_eq!(listen.driver_url().as_str(), "postgres://me:secret@db:5433/jobs");
+        assert!(url.is_pooled() && url.has_password() && !url.driver_url().as_str().contains("listen"));
+        let shown = DatabaseUrl::Postgres(url).to_string();
+        assert!(shown.contains("listen=postgres") && shown.contains("***") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
     fn what_is_wrong_with_a_server_is_said_without_repeating_it() {
         for (bad, word) in [
             ("postgres:secret", "slashes"),
             ("postgres://u:secret@h:port/d", "port"),
             ("postgres://u:secret@h/d?pool=9", "`pool`"),
             ("postgres://u:secret@h/d?pooler=session", "pooler"),
+            ("postgres://u:secret@h/d?listen=secret", "`listen`"),
+            ("postgres://u@h/d?listen=postgres%3A%2F%2Fu%3Asecret%40h%2Fd%3Fpooler%3Dtransaction", "direct"),
         ] {
             let error = parse(bad).unwrap_err();
             assert!(error.contains(word) && !error.contains("secret"), "{error}");

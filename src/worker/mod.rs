@@ -89,7 +89,8 @@ impl Retention {
             (ms > 0).then(|| UnixMillis(now.0.saturating_sub(ms)))
         };
         crate::store::Retention {
-            finished_before: before(self.finished),
+            completed_before: before(self.finished),
+            cancelled_before: before(self.finished),
             failed_before: before(self.failed),
             keys_before: before(self.keys),
         }

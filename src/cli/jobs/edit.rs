@@ -6,7 +6,7 @@ use crate::cli::error::Result;
 use crate::cli::{Context, when};
 use crate::clock::UnixMillis;
 use crate::job::{JobId, State};
-use crate::store::Edit;
+use crate::store::{Edit, Why};
 use std::time::Duration;
 
 /// Change waiting jobs.
@@ -80,5 +80,6 @@ pub async fn run(context: &mut Context, arguments: EditArgs) -> Result {
     let selection = wanted.selection(&store).await?;
     let before = Before::look(&store, &selection).await?;
     let count = store.edit(&selection, &edit, &context.actor()).await?;
-    before.tell(context, count, "changed", not_waiting).await
+    let why_not = |why: &Why| not_waiting(why).or_else(|| edit.is_met_by(&why.job).then(|| "is so already".to_owned()));
+    before.tell(context, count, "changed", why_not).await
 }

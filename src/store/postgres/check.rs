@@ -7,22 +7,12 @@
 use super::connect::part;
 use super::{Postgres, statements as sql};
 use crate::job::JobId;
-use crate::job::replay::{Facts, Replay};
-use crate::store::rows::{self, Columns};
+use crate::store::check::{ENOUGH, Histories, PAGE, finding};
+use crate::store::rows::Columns;
 use crate::store::{Error, Finding};
 use futures_util::TryStreamExt;
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
-use std::collections::BTreeMap;
-
-/// Jobs whose histories are read in one transaction.
-const PAGE: i64 = 500;
-/// Findings after which replaying ends: a database like that needs an operator, not a longer list.
-const ENOUGH: usize = 100;
-
-fn finding(check: &str, message: String) -> Finding {
-    Finding { check: check.to_owned(), message }
-}
 
 impl Postgres {
     pub(in crate::store) async fn check(&self) -> Result<Vec<Finding>, Error> {
@@ -57,23 +47,19 @@ async fn page(
     after: JobId,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<JobId>, Error> {
-    let mut jobs: BTreeMap<JobId, (Facts, Replay)> = BTreeMap::new();
+    let mut jobs = Histories::default();
     let page = sqlx::query(sql::CHECK_JOBS).bind(after).bind(PAGE).persistent(false);
     for row in page.fetch_all(&mut *connection).await? {
-        let id = row.int("id")?;
-        jobs.insert(id, (rows::facts(&row)?, Replay::new(id)));
+        jobs.job(&row)?;
     }
-    let last = jobs.last_key_value().map(|(id, _)| *id);
+    let last = jobs.last();
     if let Some(last) = last {
         let events = sqlx::query(sql::CHECK_EVENTS).bind(after).bind(last).persistent(false);
         let mut events = events.fetch(&mut *connection);
         while let Some(row) = events.try_next().await? {
-            if let Some((_, replay)) = jobs.get_mut(&row.int("job_id")?) {
-                replay.event(&rows::entry(&row)?);
-            }
+            jobs.event(&row)?;
         }
     }
-    let faults = jobs.into_values().flat_map(|(facts, replay)| replay.end(&facts));
-    findings.extend(faults.map(|fault| finding(fault.check, fault.message)));
+    findings.extend(jobs.end());
     Ok(last)
 }

@@ -3,6 +3,11 @@
 //! When the answer to a claim is lost, its jobs may run under our name without anybody here who works on them. So for the
 //! time of a lease after that, each claim first looks for running jobs of its workers that this process was never told of,
 //! and hands those out. What nobody finds that way comes back when its lease has run out, as after a crash.
+//!
+//! A row that somebody else has locked is passed over. One thing is waited for: a transaction of somebody's that has made a job
+//! `running` by hand and is still open, when the best job that waits goes to the same target. The unique index of running
+//! targets cannot tell whether there will be room. Such a claim fails after `LOCK_LIMIT` (three seconds), its worker looks after
+//! everything else and tries again; until that transaction ends, nothing that goes behind that job is claimed with it.
 
 use super::connect::{Again, Connections, Statement};
 use super::lane::Lane;
@@ -102,7 +107,7 @@ impl Claimer {
         }
         // In portions: other hosts have their turns between them.
         while let Some((room, statement)) = self.statement(hands) {
-            let mut rows = match self.control.rows(Again::Never, &statement).await {
+            let mut rows = match self.control.rows(Again::NeverNorLocked, &statement).await {
                 Ok(rows) => rows,
                 Err(failed) => {
                     if failed.unknown {

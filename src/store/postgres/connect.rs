@@ -80,6 +80,9 @@ pub(super) enum Again {
     Harmless,
     /// It would happen twice.
     Never,
+    /// It would happen twice; and when somebody's lock was waited for in vain, that is the answer: whoever asks has other things
+    /// to look at before the next try.
+    NeverNorLocked,
 }
 
 /// Why a statement has no result.
@@ -97,6 +100,11 @@ pub(super) struct Failed {
 impl Failed {
     fn before(error: Error) -> Self {
         Self { error, state: None, unknown: false, late: false }
+    }
+
+    /// Somebody else has locked what it needs.
+    fn is_locked(&self) -> bool {
+        self.state.as_deref() == Some("55P03")
     }
 
     /// A row with this key is there already.
@@ -124,30 +132,36 @@ impl From<Failed> for Error {
 #[derive(Clone)]
 pub(super) struct Sessions {
     options: PgConnectOptions,
+    listening: Option<Listening>,
     pooled: bool,
+}
+
+/// How to come to a session that can listen.
+#[derive(Clone)]
+pub(super) struct Listening {
+    pub(super) options: PgConnectOptions,
+    /// How everything else comes to the server, when that is another way: both must lead to the same place.
+    pub(super) others: Option<PgConnectOptions>,
 }
 
 impl Sessions {
     pub(super) fn new(url: &PostgresUrl) -> Result<Self, Error> {
-        let options = PgConnectOptions::from_str(url.driver_url().as_str())
-            .map_err(|error| Error::Unusable(format!("database {}: {error}", DatabaseUrl::Postgres(url.clone()))))?;
-        let mut options = options.disable_statement_logging();
-        if options.get_application_name().is_none() {
-            options = options.application_name("freightliner");
-        }
+        let mut options = options(url)?;
         if url.is_pooled() {
             // A pooler passes neither on.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
         }
-        Ok(Self { options, pooled: url.is_pooled() })
+        let listening = match url.listen() {
+            Some(listen) => Some(Listening { options: self::options(listen)?, others: Some(options.clone()) }),
+            None if url.is_pooled() => None,
+            None => Some(Listening { options: options.clone(), others: None }),
+        };
+        Ok(Self { options, listening, pooled: url.is_pooled() })
     }
 
-    pub(super) const fn is_pooled(&self) -> bool {
-        self.pooled
-    }
-
-    pub(super) const fn options(&self) -> &PgConnectOptions {
-        &self.options
+    /// None behind a pooler, unless there is a way past it: it keeps no session to listen in.
+    pub(super) const fn listening(&self) -> Option<&Listening> {
+        self.listening.as_ref()
     }
 
     /// What a session is started with: the server gives up on us when we are gone, and an acknowledged commit is durable.
@@ -174,6 +188,16 @@ impl Sessions {
     pub(super) async fn connect(&self) -> Result<PgConnection, Error> {
         connect(&self.options).await
     }
+}
+
+fn options(url: &PostgresUrl) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(url.driver_url().as_str())
+        .map_err(|error| Error::Unusable(format!("database {}: {error}", DatabaseUrl::Postgres(url.clone()))))?;
+    let options = options.disable_statement_logging();
+    Ok(match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("freightliner"),
+    })
 }
 
 /// Closes a connection with a word to the server.
@@ -251,6 +275,7 @@ impl Connections {
             let may = failed.error.is_transient()
                 && !failed.late
                 && (again == Again::Harmless || !failed.unknown)
+                && !(again == Again::NeverNorLocked && failed.is_locked())
                 // The server is there and has its reason; its state says whether another try helps.
                 && (failed.state.is_none() || matches!(failed.error, Error::Backend { busy: true, .. }) || is_restart(&failed));
             match pauses.next().filter(|_| may) {
@@ -258,7 +283,7 @@ impl Connections {
                     tracing::debug!(error = %failed.error, "trying again");
                     tokio::time::sleep(pause).await;
                 }
-                None => return Err(Failed { unknown: failed.unknown && again == Again::Never, ..failed }),
+                None => return Err(Failed { unknown: failed.unknown && again != Again::Harmless, ..failed }),
             }
         }
     }

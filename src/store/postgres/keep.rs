@@ -3,7 +3,7 @@
 use super::connect::{Again, Connections, Statement};
 use super::{Postgres, statements as sql};
 use crate::store::rows::Columns;
-use crate::store::{Error, Pruned, Restored, Retention};
+use crate::store::{Error, Prunable, Pruned, Restored, Retention};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,25 +16,25 @@ impl Postgres {
     pub(in crate::store) async fn prune(&self, retention: Retention, limit: u32, actor: &str) -> Result<Pruned, Error> {
         let limit = i64::from(limit);
         let found = |ids: &[i64]| i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        let wanted = [
-            ("completed", retention.finished_before),
-            ("cancelled", retention.finished_before),
-            ("failed", retention.failed_before),
-        ];
-        let mut ids: Vec<i64> = Vec::new();
-        for (state, before) in wanted {
+        let (mut ids, mut finished): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
+        for (state, before) in retention.states() {
             let left = limit - found(&ids);
-            if let Some(before) = before.filter(|_| left > 0) {
-                let look = Statement::new(sql::PRUNABLE).bind(state).bind(before.0).bind(left);
+            if left > 0 {
+                let look = Statement::new(sql::PRUNABLE).bind(state.as_str()).bind(before.0).bind(left);
                 for row in self.inner.bulk.rows(Again::Harmless, &look).await? {
                     ids.push(row.int("id")?);
+                    finished.push(row.int("finished_at")?);
                 }
             }
         }
         let mut pruned = Pruned { more: found(&ids) >= limit, ..Pruned::default() };
         if !ids.is_empty() {
-            let statement =
-                Statement::new(sql::PRUNE).bind(ids).bind(self.inner.now()).bind_text(actor).bind("retention");
+            let statement = Statement::new(sql::PRUNE)
+                .bind(ids)
+                .bind(finished)
+                .bind(self.inner.now())
+                .bind_text(actor)
+                .bind("retention");
             // A second time it finds none of them.
             pruned.jobs = self.inner.bulk.row(&statement).await?.count("jobs")?;
         }
@@ -44,6 +44,23 @@ impl Postgres {
             pruned.more |= i64::try_from(pruned.keys).unwrap_or(i64::MAX) >= limit;
         }
         Ok(pruned)
+    }
+
+    pub(in crate::store) async fn prunable(&self, retention: Retention) -> Result<Prunable, Error> {
+        let mut prunable = Prunable::default();
+        for (state, before) in retention.states() {
+            let look = Statement::new(sql::PRUNABLE_JOBS).bind(state.as_str()).bind(before.0);
+            prunable.set(state, self.inner.readers.row(&look).await?.count("jobs")?);
+        }
+        if let Some(before) = retention.keys_before {
+            let look = Statement::new(sql::PRUNABLE_KEYS)
+                .bind(before.0)
+                .bind(retention.completed_before.map(|before| before.0))
+                .bind(retention.cancelled_before.map(|before| before.0))
+                .bind(retention.failed_before.map(|before| before.0));
+            prunable.keys = self.inner.readers.row(&look).await?.count("keys")?;
+        }
+        Ok(prunable)
     }
 
     pub(in crate::store) async fn backup(&self, _: &Path) -> Result<(), Error> {

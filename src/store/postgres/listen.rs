@@ -5,11 +5,12 @@
 //! often while nobody listens, and now and then while somebody does. Often too while a claim passed over a row that somebody
 //! has locked: who only looked, or takes the change back, notifies nobody.
 
-use super::connect::{Connections, Sessions, Statement};
+use super::connect::{Connections, Listening, Sessions, Statement, part};
 use super::statements as sql;
 use crate::store::Error;
 use crate::store::rows::Columns;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions, Row};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -41,8 +42,8 @@ impl Skipped {
 }
 
 pub(super) struct Listener {
-    /// None behind a pooler: it keeps no session to listen in.
-    options: Option<PgConnectOptions>,
+    /// None behind a pooler without a way past it.
+    way: Option<Listening>,
     heard: Arc<Heard>,
     task: OnceLock<Mutex<Option<JoinHandle<()>>>>,
     stop: CancellationToken,
@@ -67,7 +68,7 @@ impl Listener {
         // One more than a new cursor has been told, so that its first call returns at once.
         let heard = Heard { noticed: watch::Sender::new(1), listens: AtomicBool::new(false) };
         Self {
-            options: (!sessions.is_pooled()).then(|| sessions.options().clone()),
+            way: sessions.listening().cloned(),
             heard: Arc::new(heard),
             task: OnceLock::new(),
             stop: CancellationToken::new(),
@@ -131,8 +132,8 @@ impl Listener {
 
     /// Starts the task that listens, when the first one waits.
     fn listen(&self) {
-        if let Some(options) = &self.options {
-            self.task.get_or_init(|| start(options.clone(), self.heard.clone(), self.stop.clone()));
+        if let Some(way) = &self.way {
+            self.task.get_or_init(|| start(way.clone(), self.heard.clone(), self.stop.clone()));
         }
     }
 
@@ -148,12 +149,20 @@ impl Listener {
 }
 
 #[expect(clippy::disallowed_methods, reason = "one task that listens; its handle is kept and awaited by close")]
-fn start(options: PgConnectOptions, heard: Arc<Heard>, stop: CancellationToken) -> Mutex<Option<JoinHandle<()>>> {
+fn start(way: Listening, heard: Arc<Heard>, stop: CancellationToken) -> Mutex<Option<JoinHandle<()>>> {
     Mutex::new(Some(tokio::spawn(async move {
         let listening = async {
+            let mut told = false;
             loop {
-                if let Err(error) = listen(&options, &heard).await {
-                    tracing::debug!(%error, "listening to the database failed; it is looked at more often meanwhile");
+                match listen(&way, &heard).await {
+                    // Somebody wants this to work, and nothing else would show that it does not.
+                    Err(error) if way.others.is_some() && !std::mem::replace(&mut told, true) => {
+                        tracing::warn!(%error, "the database URL's `listen` is of no use; new jobs are looked for instead, until it is");
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "listening to the database failed; it is looked at more often meanwhile");
+                    }
+                    Ok(()) => told = false,
                 }
                 heard.listens.store(false, Ordering::Relaxed);
                 // Whoever waits for long must know that it has to look now.
@@ -166,9 +175,15 @@ fn start(options: PgConnectOptions, heard: Arc<Heard>, stop: CancellationToken) 
 }
 
 /// Listens until the connection ends.
-async fn listen(options: &PgConnectOptions, heard: &Heard) -> Result<(), sqlx::Error> {
+async fn listen(way: &Listening, heard: &Heard) -> Result<(), Error> {
+    if let Some(others) = &way.others
+        && place(others).await? != place(&way.options).await?
+    {
+        // Who listens looks less often; in the wrong place it would hear nothing.
+        return Err(Error::Unusable("it leads to another database".to_owned()));
+    }
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-    let mut listener = PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await?;
+    let mut listener = PgListener::connect_with(&pool.connect_lazy_with(way.options.clone())).await?;
     listener.listen(CHANNEL).await?;
     listener.eager_reconnect(false);
     heard.listens.store(true, Ordering::Relaxed);
@@ -179,4 +194,14 @@ async fn listen(options: &PgConnectOptions, heard: &Heard) -> Result<(), sqlx::E
         heard.notice();
     }
     Ok(())
+}
+
+/// Tells one database of one server from all others. The server's start stands for the server: it is known to the microsecond.
+async fn place(options: &PgConnectOptions) -> Result<String, Error> {
+    const PLACE: &str = "SELECT to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') || ' ' \
+        || (SELECT oid FROM pg_database WHERE datname = current_database()) AS place";
+    let mut connection = options.connect().await?;
+    let place = sqlx::raw_sql(PLACE).fetch_one(&mut connection).await?.try_get("place")?;
+    part(connection).await;
+    Ok(place)
 }

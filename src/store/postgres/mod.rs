@@ -50,6 +50,9 @@ const BULK_LIMIT: Duration = Duration::from_secs(60);
 /// The longest of the third: numbers over millions of rows.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
+/// Bytes of an idempotency key: an index holds no more of it. SQLite has room for more.
+pub(super) const KEY_BYTES: usize = 2600;
+
 /// An open PostgreSQL database. Cheap to clone.
 pub struct Postgres {
     inner: Arc<Inner>,

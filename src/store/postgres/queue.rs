@@ -2,9 +2,10 @@
 
 use super::connect::{Again, Connections, Statement, plain};
 use super::lane::Lane;
-use super::{Postgres, int, statements as sql, test_time};
+use super::{KEY_BYTES, NEWEST_SCHEMA, Postgres, int, statements as sql, test_time};
 use crate::clock::{Clock, UnixMillis};
 use crate::job::{Enqueued, Invalid, JobId, NewJob, Parsed, parse_row};
+use crate::store::error::check_schema;
 use crate::store::rows::Columns;
 use crate::store::{Error, Intake, Waiting};
 use sqlx::postgres::PgRow;
@@ -42,6 +43,14 @@ impl Postgres {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(bytes) = jobs.iter().filter_map(|job| Some(job.idempotency_key.as_ref()?.len())).max()
+            && bytes > KEY_BYTES
+        {
+            return Err(Error::Invalid(format!(
+                "idempotency key: it has {bytes} bytes, PostgreSQL takes {KEY_BYTES} at most: use a shorter one, for example a \
+                 hash of it"
+            )));
+        }
         let enqueued = self.inner.enqueues.ask(Wish { jobs, actor: plain(actor) }).await?;
         self.inner.listener.committed();
         Ok(enqueued)
@@ -61,6 +70,7 @@ impl Postgres {
 
     pub(in crate::store) async fn waiting(&self) -> Result<Waiting, Error> {
         let row = self.inner.control.row(&Statement::new(sql::WAITING).bind(self.inner.now())).await?;
+        check_schema(row.int("schema")?, NEWEST_SCHEMA)?;
         // Told as a time of our own clock, which may differ from the database's.
         let (theirs, ours) = (UnixMillis(row.int("now")?), self.inner.clock.now());
         Ok(Waiting {

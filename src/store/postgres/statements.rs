@@ -58,11 +58,12 @@ statements! {
     LOAD_FINISHED = concat!("INSERT INTO finished_loads (content_hash, number, finished_at) VALUES ($1, $2, ", now!("$3"), ") \
         ON CONFLICT DO NOTHING");
 
-    /// What there is to do, and how long nothing will be due. $1 now.
+    /// What there is to do, how long nothing will be due, and the schema as it is by now. $1 now.
     WAITING = concat!("SELECT EXISTS (SELECT FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL AND run_at <= ", now!("$1"), ") AS due, \
         EXISTS (SELECT FROM jobs WHERE dest_key IS NULL AND state = 'pending') AS intake, \
         EXISTS (SELECT FROM jobs WHERE state = 'pending' AND dest_key IS NOT NULL) AS pending, \
-        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, ", now!("$1"), " AS now");
+        (SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled' AND paused_at IS NULL) AS next_run_at, ", now!("$1"), " AS now, \
+        (SELECT MAX(version) FROM schema_migrations) AS schema");
 
     /// Something is pending in a queue that is not paused, running, or waits for a retry: a job for later has not been asked
     /// for yet, so its asked_seq is NULL; a paused one waits for its operator. $1 queue.
@@ -240,11 +241,13 @@ statements! {
         SELECT COUNT(*) AS jobs FROM changed");
 
     /// Waiting jobs get another place in the queue. $1 ids, $2 now, $3 actor, $4 priority, $5 run at, $6 max attempts, $7 queue;
-    /// NULL leaves a value as it is.
+    /// NULL leaves a value as it is. Those that are so already are not touched.
     EDIT = concat!("WITH changed AS (UPDATE jobs SET priority = COALESCE($4::BIGINT, priority), run_at = COALESCE($5::BIGINT, run_at), \
             max_attempts = COALESCE($6::BIGINT, max_attempts), queue = COALESCE($7::TEXT, queue), \
             change_seq = change_seq + 1, change_actor = $3, change_reason = 'edited' \
-        WHERE id = ANY ($1::BIGINT[]) AND state IN ('scheduled', 'pending') AND ", now!("$2"), " IS NOT NULL RETURNING 1) \
+        WHERE id = ANY ($1::BIGINT[]) AND state IN ('scheduled', 'pending') AND ", now!("$2"), " IS NOT NULL \
+            AND (priority <> COALESCE($4::BIGINT, priority) OR run_at <> COALESCE($5::BIGINT, run_at) \
+                OR max_attempts <> COALESCE($6::BIGINT, max_attempts) OR queue <> COALESCE($7::TEXT, queue)) RETURNING 1) \
         SELECT COUNT(*) AS jobs FROM changed");
 
     /// Queues with a row or with jobs that are not finished. $1 now.
@@ -296,11 +299,24 @@ statements! {
         WHERE state = 'completed' AND dest_key = $1 AND report IS NOT NULL ORDER BY asked_seq DESC NULLS LAST, id DESC LIMIT 1";
 
     /// Finished jobs that are not kept any longer, oldest first. $1 state, $2 finished before, $3 limit.
-    PRUNABLE = "SELECT id FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND finished_at < $2 \
+    PRUNABLE = "SELECT id, finished_at FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND finished_at < $2 \
         ORDER BY finished_at LIMIT $3::BIGINT";
 
-    /// Removes finished jobs with their history: see the function in the second migration. $1 ids, $2 now, $3 actor, $4 reason.
-    PRUNE = "SELECT prune_jobs($1::BIGINT[], $2::BIGINT, $3::TEXT, $4::TEXT) AS jobs";
+    /// How many finished jobs are not kept any longer. $1 state, $2 finished before.
+    PRUNABLE_JOBS = "SELECT COUNT(*) AS jobs FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND finished_at < $2";
+
+    /// How many keys would not be kept: their jobs are gone, or would go. $1 made before; jobs finished before: $2 completed,
+    /// $3 cancelled, $4 failed.
+    PRUNABLE_KEYS = "SELECT COUNT(*) AS keys FROM idempotency_keys AS k WHERE k.created_at < $1 \
+        AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.id = k.job_id AND NOT COALESCE(j.finished_at < CASE j.state \
+            WHEN 'completed' THEN $2::BIGINT WHEN 'cancelled' THEN $3::BIGINT WHEN 'failed' THEN $4::BIGINT END, FALSE))";
+
+    /// Removes finished jobs with their history, those that were not retried since they were found: see the function in the
+    /// second migration. One that somebody has locked is about to be retried. $1 ids, $2 when each was finished, $3 now, $4 actor,
+    /// $5 reason.
+    PRUNE = "WITH same AS MATERIALIZED (SELECT j.id FROM unnest($1::BIGINT[], $2::BIGINT[]) AS found (id, finished_at) \
+            JOIN jobs AS j ON j.id = found.id WHERE j.finished_at = found.finished_at FOR UPDATE OF j SKIP LOCKED) \
+        SELECT prune_jobs(ARRAY(SELECT same.id FROM same), $3::BIGINT, $4::TEXT, $5::TEXT) AS jobs";
 
     /// Removes old keys of jobs that are not kept any more. $1 made before, $2 limit.
     PRUNE_KEYS = "WITH old AS MATERIALIZED (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < $1 \
@@ -378,7 +394,7 @@ statements! {
 
     /// The histories of a page of jobs. $1 above this id, $2 up to this id.
     CHECK_EVENTS = "SELECT job_id, seq, from_state, to_state, generation, lease_epoch, attempt, worker, \
-            CASE WHEN from_state = 'running' AND to_state <> 'running' THEN json_number(detail, 'attempt_after') END AS attempt_after \
+            CASE WHEN from_state = 'running' AND to_state <> 'running' THEN detail END AS end_detail \
         FROM job_events WHERE job_id > $1 AND job_id <= $2 ORDER BY job_id, seq";
 
     /// Targets that more than one job writes.

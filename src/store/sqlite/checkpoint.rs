@@ -6,9 +6,10 @@
 //! snapshot that somebody else keeps open must not be waited for: the file grows then, and is truncated soon after the snapshot
 //! ends. What tells them apart is age. A first checkpoint that waits for nobody shows up to which frame the readers let it come;
 //! a process waits only while it knows that this barrier is younger than any read of ours. One that has just started knows
-//! nothing and does not wait.
+//! nothing, and does not wait unless a long read of ours is under way: those end soon (see `reading`).
 
 use super::direct::Direct;
+use super::reading::Reads;
 use crate::clock::{BootTime, Clock};
 use crate::store::Error;
 use crate::store::rows::Columns;
@@ -18,13 +19,17 @@ use std::time::Duration;
 const MIB: u64 = 1024 * 1024;
 
 /// From this size on the log is truncated when that is possible at once.
-const SMALL: u64 = 8 * MIB;
+pub(super) const SMALL: u64 = 8 * MIB;
+/// From this size on readers are waited for, with patience: no read of ours lasts longer than that (see `reading`). So far below
+/// the bound, because one transaction of a few thousand jobs with long names adds tens of MiB.
+pub(super) const LONG: u64 = 32 * MIB;
 /// How long readers are waited for, by the size of the log. While they are waited for nobody writes, so that the log cannot pass
 /// its bound.
-const WAITS: [(u64, Duration); 3] = [(40 * MIB, PATIENCE), (20 * MIB, Duration::from_millis(200)), (SMALL, AT_ONCE)];
-/// A snapshot that is older than this is not waited for any longer. Twice as long as a read of ours may take: another one can
-/// begin while the first is waited for. A query of somebody's (`sql`) that takes longer is no better than a foreign one.
+const WAITS: [(u64, Duration); 3] = [(LONG, PATIENCE), (16 * MIB, Duration::from_millis(200)), (SMALL, AT_ONCE)];
+/// A snapshot that is older than this is not waited for any longer: it is not ours. A read of ours ends sooner, by so much that
+/// neither a busy machine nor the time between two looks matters.
 const PATIENCE: Duration = Duration::from_secs(6);
+const _: () = assert!(super::reading::YIELDS.as_millis() + AGAIN.as_millis() < PATIENCE.as_millis());
 /// The wait of a checkpoint that nobody seems to hold up.
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// The log is never longer than this unless somebody else keeps a snapshot open.
@@ -35,6 +40,8 @@ const STEP: u64 = 8 * MIB;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often the size is looked at when nobody writes here: others write too.
 const LOOK: Duration = Duration::from_secs(2);
+/// The first look: somebody may have left a long log behind, and a read waits for its turn.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 
 /// The frame up to which readers let a checkpoint come.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +55,7 @@ struct Barrier {
 /// Decides when to truncate the log, and does it.
 pub(super) struct Checkpoints {
     log: PathBuf,
+    reads: Reads,
     clock: Clock,
     busy_timeout: Duration,
     barrier: Option<Barrier>,
@@ -63,12 +71,25 @@ impl Checkpoints {
         let mut log = file.as_os_str().to_owned();
         log.push("-wal");
         let busy_timeout = super::BUSY_TIMEOUT;
-        Self { log: log.into(), clock, busy_timeout, barrier: None, short: None, vain: None, told: false }
+        Self {
+            log: log.into(),
+            reads: Reads::new(file),
+            clock,
+            busy_timeout,
+            barrier: None,
+            short: None,
+            vain: None,
+            told: false,
+        }
     }
 
     /// After how long the size is to be looked at although nothing was written here.
     pub(super) const fn due(&self) -> Duration {
-        if self.vain.is_some() { AGAIN } else { LOOK }
+        match (self.vain, self.short) {
+            (Some(_), _) => AGAIN,
+            (None, None) => FIRST_LOOK,
+            (None, Some(_)) => LOOK,
+        }
     }
 
     /// The log is long enough to be truncated, and that was not tried just now.
@@ -134,7 +155,14 @@ impl Checkpoints {
             return Ok(false);
         }
         let least = if copied == frames { AT_ONCE } else { Duration::ZERO };
-        let left = self.age(copied).map_or(Duration::ZERO, |age| PATIENCE.saturating_sub(age));
+        let age = self.age(copied);
+        // Long reads of ours end within our patience, whenever each of them began, and no other one begins while the log is long:
+        // they are waited for once.
+        let left = if self.reads.are_under_way() {
+            PATIENCE
+        } else {
+            age.map_or(Duration::ZERO, |age| PATIENCE.saturating_sub(age))
+        };
         let wait = WAITS.iter().find(|(from, _)| size >= *from).map_or(AT_ONCE, |(_, wait)| *wait).min(left).max(least);
         if wait.is_zero() {
             return Ok(false);

@@ -116,7 +116,7 @@ fn object(table: &str, row: &SqliteRow, texts: &mut Texts, bytes: &mut usize) ->
         } else {
             let text = row.bytes_option(name)?.unwrap_or_default();
             *bytes += text.len();
-            texts.value(table, name, &text, job)
+            texts.value(table, name, &text, job)?
         };
         object.insert(name.to_owned(), value);
     }

@@ -6,10 +6,10 @@ use super::direct::Direct;
 use super::writer::Lane;
 use crate::store::rows::Columns;
 use crate::store::statements as sql;
-use crate::store::{Error, Pruned, Restored, Retention};
-use sqlx::Row;
+use crate::store::{Error, Prunable, Pruned, Restored, Retention};
 use sqlx::sqlite::SqliteConnection;
 use std::path::Path;
+use std::time::Duration;
 
 /// Added to every epoch by a restore: more than the claims and reclaims of a job in any lost time.
 const EPOCHS: i64 = 1_000_000;
@@ -18,29 +18,24 @@ impl Sqlite {
     pub(in crate::store) async fn prune(&self, retention: Retention, limit: u32, actor: &str) -> Result<Pruned, Error> {
         let now = self.inner.clock.now();
         let limit = i64::from(limit);
-        let wanted = [
-            ("completed", retention.finished_before),
-            ("cancelled", retention.finished_before),
-            ("failed", retention.failed_before),
-        ];
         // Looked for by a reader: most looks find nothing, and the writer is not bothered with those.
-        let mut ids: Vec<i64> = Vec::new();
-        for (state, before) in wanted {
-            let left = limit - i64::try_from(ids.len()).unwrap_or(i64::MAX);
-            if let Some(before) = before.filter(|_| left > 0) {
-                let found = sqlx::query(sql::PRUNABLE).bind(state).bind(before.0).bind(left);
-                for row in found.fetch_all(&self.inner.readers).await? {
-                    ids.push(row.try_get("id")?);
+        let mut found: Vec<serde_json::Value> = Vec::new();
+        for (state, before) in retention.states() {
+            let left = limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
+            if left > 0 {
+                let look = sqlx::query(sql::PRUNABLE).bind(state.as_str()).bind(before.0).bind(left);
+                for row in look.fetch_all(&self.inner.readers).await? {
+                    found.push(serde_json::json!([row.int("id")?, row.int("finished_at")?]));
                 }
             }
         }
-        let more = i64::try_from(ids.len()).unwrap_or(i64::MAX) >= limit;
+        let more = i64::try_from(found.len()).unwrap_or(i64::MAX) >= limit;
         let actor = actor.to_owned();
         self.write(Lane::Bulk, move |connection| {
             let mut pruned = Pruned { more, ..Pruned::default() };
-            if !ids.is_empty() {
+            if !found.is_empty() {
                 let prune = connection.one(sql::PRUNE, (now.0, actor, "retention"), |row| row.int("id"))?;
-                pruned.jobs = remove(connection, prune, ids)?;
+                pruned.jobs = remove(connection, prune, found)?;
             }
             if let Some(before) = retention.keys_before {
                 pruned.keys = connection.run(sql::PRUNE_KEYS, (before.0, limit))?;
@@ -51,6 +46,23 @@ impl Sqlite {
         .await
     }
 
+    pub(in crate::store) async fn prunable(&self, retention: Retention) -> Result<Prunable, Error> {
+        let mut prunable = Prunable::default();
+        for (state, before) in retention.states() {
+            let look = sqlx::query(sql::PRUNABLE_JOBS).bind(state.as_str()).bind(before.0);
+            prunable.set(state, look.fetch_one(&self.inner.readers).await?.count("jobs")?);
+        }
+        if let Some(before) = retention.keys_before {
+            let look = sqlx::query(sql::PRUNABLE_KEYS)
+                .bind(before.0)
+                .bind(retention.completed_before.map(|before| before.0))
+                .bind(retention.cancelled_before.map(|before| before.0))
+                .bind(retention.failed_before.map(|before| before.0));
+            prunable.keys = look.fetch_one(&self.inner.readers).await?.count("keys")?;
+        }
+        Ok(prunable)
+    }
+
     pub(in crate::store) async fn backup(&self, file: &Path) -> Result<(), Error> {
         if file.exists() {
             return Err(Error::Invalid(format!("{} exists: give the backup another name", file.display())));
@@ -59,7 +71,9 @@ impl Sqlite {
             .to_str()
             .ok_or_else(|| Error::Invalid(format!("{}: the name must be UTF-8", file.display())))?
             .to_owned();
-        // A reader's snapshot; writers go on, the log grows meanwhile.
+        // A reader's snapshot; writers go on, the log grows meanwhile. So it begins with a short one. A backup is not ended for
+        // writers that wait, as other long reads are: of a large file there would be none as long as there is work.
+        drop(self.inner.reads.turn(Duration::MAX).await);
         let mut connection = self.connect_reader().await?;
         sqlx::query(sql::BACKUP).bind(name).execute(&mut connection).await?;
         close(connection).await;
@@ -83,10 +97,9 @@ impl Sqlite {
 }
 
 /// Removes jobs with their history, recorded first. Returns how many.
-fn remove(connection: &Direct, prune: i64, ids: Vec<i64>) -> Result<u64, Error> {
-    let ids = parameter(ids.into_iter().map(Into::into).collect());
-    // Only what is still finished is recorded, and only what is recorded can be removed.
-    connection.run(sql::PRUNE_RECORD, (prune, ids))?;
+fn remove(connection: &Direct, prune: i64, found: Vec<serde_json::Value>) -> Result<u64, Error> {
+    // Only what is finished as it was found is recorded, and only what is recorded can be removed.
+    connection.run(sql::PRUNE_RECORD, (prune, parameter(found)))?;
     connection.run(sql::PRUNE_EVENTS, [prune])?;
     connection.run(sql::PRUNE_TRANSFERS, [prune])?;
     connection.run(sql::PRUNE_JOBS, [prune])

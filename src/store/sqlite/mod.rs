@@ -17,6 +17,7 @@ mod migrate;
 mod operate;
 mod queue;
 mod read;
+mod reading;
 mod sql;
 mod steer;
 mod watch;
@@ -70,6 +71,7 @@ struct Inner {
     path: PathBuf,
     writer: Writer,
     readers: SqlitePool,
+    reads: reading::Reads,
     watch: watch::Watch,
     clock: Clock,
     version: String,
@@ -94,12 +96,12 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("query_only", "ON")
             .disable_statement_logging();
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false).connect_lazy_with(reading);
+        let reads = reading::Reads::new(path);
+        let readers = bounded_readers(&reads).connect_lazy_with(reading);
         let writer = Writer::start(connection, path.to_owned(), clock.clone())?;
         let watch = watch::Watch::new(path);
         Ok(Self {
-            inner: Arc::new(Inner { path: path.to_owned(), writer, readers, watch, clock, version }),
+            inner: Arc::new(Inner { path: path.to_owned(), writer, readers, reads, watch, clock, version }),
             told: watch::Cursor::default(),
         })
     }
@@ -126,6 +128,22 @@ impl Sqlite {
             inner.writer.close().await;
         }
     }
+}
+
+/// A pool whose connections end what takes too long. Nobody asks them for a sign of life: a file has no network in between.
+fn bounded_readers(reads: &reading::Reads) -> SqlitePoolOptions {
+    let (fresh, again) = (reads.clone(), reads.clone());
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let reads = fresh.clone();
+            Box::pin(async move { reads.bound(connection).await })
+        })
+        .before_acquire(move |connection, _| {
+            let reads = again.clone();
+            Box::pin(async move { reads.bound(connection).await.map(|()| true) })
+        })
 }
 
 /// The writer's connection to a migrated database, and the version of SQLite.

@@ -1,11 +1,12 @@
 //! Into the queue and out of it: enqueue, due, intake, claim.
 
-use super::Sqlite;
 use super::attempt::rows as parameter;
 use super::direct::Direct;
 use super::writer::Lane;
+use super::{NEWEST_SCHEMA, Sqlite};
 use crate::clock::UnixMillis;
 use crate::job::{Invalid, JobId, Parsed, parse_row};
+use crate::store::error::check_schema;
 use crate::store::statements as sql;
 use crate::store::{Error, Intake, Waiting, rows};
 use serde_json::json;
@@ -37,6 +38,7 @@ impl Sqlite {
 
     pub(in crate::store) async fn waiting(&self) -> Result<Waiting, Error> {
         let row = sqlx::query(sql::WAITING).bind(self.inner.clock.now().0).fetch_one(&self.inner.readers).await?;
+        check_schema(row.try_get("schema")?, NEWEST_SCHEMA)?;
         Ok(Waiting {
             due: row.try_get("due")?,
             intake: row.try_get("intake")?,

@@ -4,16 +4,12 @@
 //! all, because ATTACH and VACUUM INTO would write other files.
 
 use super::Sqlite;
+use super::reading::Stopped;
 use crate::store::{Error, Table};
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Row, TypeInfo, ValueRef};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// Virtual-machine steps between two looks at the deadline.
-const PROGRESS_STEPS: i32 = 10_000;
 
 /// PRAGMAs that only read, by name.
 const READING_PRAGMAS: &[&str] = &[
@@ -53,10 +49,10 @@ impl Sqlite {
             .pragma("query_only", "ON")
             .pragma("trusted_schema", "OFF")
             .disable_statement_logging();
+        let turn = self.inner.reads.turn(deadline).await;
         let mut connection = options.connect().await?;
-        let late = Arc::new(AtomicBool::new(false));
-        let watched = late.clone();
-        connection.lock_handle().await?.set_progress_handler(PROGRESS_STEPS, move || !watched.load(Ordering::Relaxed));
+        // When it is dropped, a statement that still runs in SQLite's thread stops, so that the process can end.
+        let guard = self.inner.reads.guard(&mut connection, deadline, turn).await?;
         let read = async {
             let mut table = Table { columns: Vec::new(), rows: Vec::new(), truncated: false };
             let mut rows = sqlx::query(AssertSqlSafe(text.to_owned())).persistent(false).fetch(&mut connection);
@@ -73,14 +69,11 @@ impl Sqlite {
             Ok::<_, Error>(table)
         };
         let result = tokio::time::timeout(deadline, read).await;
-        // Makes a statement that still runs in SQLite's thread stop, so that the process can end.
-        late.store(true, Ordering::Relaxed);
-        let mut table = match result {
-            Ok(table) => table?,
-            Err(_) => {
-                let message = format!("the query took longer than {deadline:?}: narrow it, or give it more time");
-                return Err(Error::Backend { message, busy: false });
-            }
+        let mut table = match (result, guard.stopped()) {
+            (Ok(Ok(table)), _) => table,
+            (Ok(Err(error)), Stopped::Not) => return Err(error),
+            (Ok(Err(_)), Stopped::InTheWay) => return Err(in_the_way()),
+            (Ok(Err(_)), Stopped::Late) | (Err(_), _) => return Err(too_long(deadline)),
         };
         if table.columns.is_empty() {
             table.columns = self.column_names(text).await?;
@@ -98,6 +91,18 @@ impl Sqlite {
         let statement = connection.prepare(AssertSqlSafe(text.to_owned()).into_sql_str()).await?;
         Ok(statement.columns().iter().map(|column| column.name().to_owned()).collect())
     }
+}
+
+fn too_long(deadline: Duration) -> Error {
+    let message = format!("the query took longer than {deadline:?}: narrow it, or give it more time");
+    Error::Backend { message, busy: false }
+}
+
+/// More time would not help.
+fn in_the_way() -> Error {
+    let message = "the query was ended, because so much is written just now that jobs waited for it: narrow it, or ask a copy: \
+                   `freightliner db backup FILE`, then `freightliner --database sqlite:FILE sql QUERY`";
+    Error::Backend { message: message.to_owned(), busy: false }
 }
 
 /// A value as JSON; a BLOB as a string of hex digits.

@@ -289,3 +289,30 @@ fn a_copy_that_does_not_come_to_its_end_leaves_nothing() {
     assert_eq!(json_of(&there, &["db", "check"])["ok"], true);
     assert_eq!(enqueue(&there, &["enqueue", "a.example/x:next", "b.example/x:next"]), 20_002);
 }
+
+#[test]
+fn a_key_that_does_not_fit_is_refused_by_its_job() {
+    let Some(there) = elsewhere() else { return };
+    let here = Binary::new();
+    let long = "k".repeat(2601);
+    for (tag, key) in [("1", "short"), ("2", long.as_str())] {
+        here.run(&["enqueue", "a.example/x", &format!("b.example/x:{tag}"), "--idempotency-key", key]).success();
+    }
+    let url = there.database().url();
+    let output = here.run(&["db", "copy-to", &url, "-o", "json"]).expect_code(2);
+    let message = error(&output)["message"].as_str().unwrap().to_owned();
+    for word in ["job 2 ", "2601 bytes", "2600 at most", "jobs prune", "DELETE FROM idempotency_keys WHERE job_id = 2"]
+    {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+    assert_empty(&there);
+    // What it says helps.
+    here.run(&["jobs", "cancel", "2"]).success();
+    here.run(&["jobs", "prune", "--older-than", "0s"]).success();
+    let output = here.run(&["db", "copy-to", &url]).expect_code(2);
+    assert!(output.errors().contains("job 2 "), "the key outlives its job: {output}");
+    if here.sql("DELETE FROM idempotency_keys WHERE job_id = 2").is_some() {
+        here.run(&["db", "copy-to", &url]).success();
+        assert_eq!(rows(&there, "jobs"), 1);
+    }
+}

@@ -85,6 +85,8 @@ fn what_was_not_changed_is_told_with_its_reason() {
         assert_eq!(notes, ["job 3 was not changed: it is running", "job 4 was not changed: it is cancelled"]);
         scene.binary.run(&["jobs", "resume", "1"]);
     }
+    let answer = jobs(&scene, &["edit", "1", "2", "--priority", "5"]);
+    assert_eq!(answer, json!({ "count": 1, "unchanged": [{ "id": 1, "reason": "is so already" }] }));
     let answer = jobs(&scene, &["retry", "2", "3"]);
     assert_eq!(answer, json!({ "count": 1, "unchanged": [{ "id": 3, "reason": "is running" }] }));
     let answer = jobs(&scene, &["cancel", "4", "1"]);

@@ -74,6 +74,20 @@ async fn a_history_that_contradicts_itself_is_found() {
              VALUES (3, 1, 'pending', 'cancelled', 1, 0, 0, 'x', 'no JSON')",
             "history",
         ),
+        ("UPDATE job_events SET detail = 'no JSON' WHERE job_id = 1 AND to_state = 'completed'", "rows"),
+        ("UPDATE job_events SET detail = '[1]' WHERE job_id = 1 AND to_state = 'completed'", "rows"),
+        (
+            "UPDATE job_events SET detail = '{\"attempt_after\": \"x\"}' WHERE job_id = 1 AND to_state = 'completed'",
+            "rows",
+        ),
+        (
+            "UPDATE job_events SET detail = '{\"attempt_after\": 1e99}' WHERE job_id = 1 AND to_state = 'completed'",
+            "rows",
+        ),
+        (
+            "UPDATE job_events SET detail = '{\"attempt_after\": 7}' WHERE job_id = 1 AND to_state = 'completed'",
+            "attempts",
+        ),
     ] {
         let bench = bench().await;
         unguard(&bench, "job_events").await;
@@ -86,6 +100,23 @@ async fn a_history_that_contradicts_itself_is_found() {
         assert_eq!(found.len(), 1, "{statement}: {found:?}");
         assert_eq!(found[0].0, check, "{statement}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_found_and_hides_nothing_else() {
+    let bench = bench().await;
+    unguard(&bench, "job_events").await;
+    unguard(&bench, "jobs").await;
+    if bench.database.is_postgres() {
+        bench.sql("ALTER TABLE job_events DROP CONSTRAINT job_events_detail_is_json").await.unwrap();
+    }
+    let hostile = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+    bench.sql(&format!("UPDATE job_events SET detail = '{hostile}' WHERE job_id = 1")).await.unwrap();
+    bench.sql("UPDATE jobs SET worker = 'x' WHERE id = 2").await.unwrap();
+    let found = findings(&bench).await;
+    let checks: Vec<&str> = found.iter().map(|(check, _)| check.as_str()).collect();
+    assert_eq!(checks, ["rows", "workers"], "{found:?}");
+    assert!(found[0].1.contains("of job 1") && found[0].1.contains("detail"), "{found:?}");
 }
 
 #[tokio::test]

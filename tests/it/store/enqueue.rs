@@ -3,6 +3,7 @@
 use super::{Bench, copy, later, numbered};
 use freightliner::job::{CopyOptions, NewJob, State};
 use freightliner::store::{Error, JobFilter, Selection};
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::Duration;
 
@@ -220,4 +221,31 @@ async fn texts_are_bounded() {
         let insert = format!("INSERT INTO jobs ({column}, {other}) VALUES ('{}', 'x')", "a".repeat(length));
         assert!(bench.sql(&insert).await.unwrap_err().contains(column));
     }
+}
+
+/// A key of so many bytes that cannot be made smaller.
+fn key(bytes: usize) -> String {
+    let digests = (0..).map(|n: u32| hex::encode(Sha256::digest(n.to_be_bytes())));
+    digests.take(bytes / 64 + 1).collect::<String>()[..bytes].to_owned()
+}
+
+#[tokio::test]
+async fn a_key_is_as_long_as_the_database_takes() {
+    let bench = Bench::new().await;
+    let most = if bench.database.is_postgres() { 2600 } else { 4096 };
+    let keyed = |bytes| NewJob { idempotency_key: Some(key(bytes)), ..numbered(bytes) };
+    let id = bench.enqueue(keyed(most)).await;
+    let again = bench.store.enqueue(vec![keyed(most)], "test").await.unwrap()[0];
+    assert_eq!((again.id, again.created), (id, false));
+    let together = vec![numbered(1), keyed(most + 1)];
+    let error = bench.store.enqueue(together, "test").await.unwrap_err();
+    assert!(matches!(&error, Error::Invalid(_)), "{error:?}");
+    let said = bench.either("idempotency_key", "2600 at most: use a shorter one");
+    assert!(error.to_string().contains(said), "{error}");
+    // Plain SQL is told so by the database.
+    let longer = key(most + 400);
+    let insert = format!("INSERT INTO jobs (source, destination, idempotency_key) VALUES ('a', 'b', '{longer}')");
+    let error = bench.sql(&insert).await.unwrap_err();
+    assert!(error.contains("idempotency_key"), "{error}");
+    assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 1, "nothing of that call");
 }

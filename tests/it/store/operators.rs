@@ -47,8 +47,10 @@ async fn an_edit_changes_what_waits_and_each_change_is_an_event() {
         (&detail["priority"], &detail["queue"], &detail["max_attempts"]),
         (&5.into(), &"slow".into(), &2.into())
     );
-    assert_eq!(bench.store.edit(&these(&[3]), &edit, "cli:me").await.unwrap(), 1, "it waits, and is so already");
+    let unchanged = bench.number("SELECT change_seq FROM jobs WHERE id = 3").await;
+    assert_eq!(bench.store.edit(&these(&[3]), &edit, "cli:me").await.unwrap(), 0, "it waits, and is so already");
     assert_eq!(story(&bench, 3).await.len(), 2, "nothing changed");
+    assert_eq!(bench.number("SELECT change_seq FROM jobs WHERE id = 3").await, unchanged);
     bench.complete(running).await;
 }
 

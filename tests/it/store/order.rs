@@ -54,7 +54,7 @@ async fn marks(bench: &Bench) -> i64 {
 
 async fn prune(bench: &Bench) -> u64 {
     let soon = Some(later(&bench.clock, 1));
-    let all = Retention { finished_before: soon, failed_before: soon, keys_before: None };
+    let all = Retention { completed_before: soon, cancelled_before: soon, failed_before: soon, keys_before: None };
     bench.store.prune(all, 100, "test").await.unwrap().jobs
 }
 

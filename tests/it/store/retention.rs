@@ -4,14 +4,15 @@ use super::{Bench, TTL, later, numbered};
 use freightliner::clock::UnixMillis;
 use freightliner::job::{How, JobId, NewJob, State, Transfer};
 use freightliner::store::{
-    Claim, Error, Fence, Held, Outcome, Pruned, Restored, Retention, Selection, Settled, Work, WorkerRow,
+    Claim, Error, Fence, Held, Outcome, Prunable, Pruned, Restored, Retention, Selection, Settled, Work, WorkerRow,
 };
+use sqlx::Executor;
 use std::time::Duration;
 
 /// Everything that was finished before now.
 fn all(bench: &Bench) -> Retention {
     let soon = Some(later(&bench.clock, 1));
-    Retention { finished_before: soon, failed_before: soon, keys_before: None }
+    Retention { completed_before: soon, cancelled_before: soon, failed_before: soon, keys_before: None }
 }
 
 async fn settle(bench: &Bench, claim: Claim, outcome: &Outcome) {
@@ -60,7 +61,12 @@ async fn only_what_is_finished_and_old_enough_is_removed_and_each_kind_has_its_t
     let bench = Bench::new().await;
     let running = one_of_each(&bench).await;
     let now = bench.clock.now();
-    let before = |finished, failed| Retention { finished_before: finished, failed_before: failed, keys_before: None };
+    let before = |finished, failed| Retention {
+        completed_before: finished,
+        cancelled_before: finished,
+        failed_before: failed,
+        keys_before: None,
+    };
     let removed = |jobs| Pruned { jobs, keys: 0, more: false };
     let prune = |retention| bench.store.prune(retention, 100, "test");
     assert_eq!(prune(Retention::default()).await.unwrap(), removed(0), "all are kept");
@@ -146,6 +152,84 @@ async fn keys_outlive_their_jobs_and_go_after_their_own_time() {
     assert_eq!((pruned.keys, pruned.jobs), (1, 0), "a key whose job is there stays");
     let anew = bench.store.enqueue(vec![keyed(1)], "test").await.unwrap()[0];
     assert!(anew.created && anew.id > keep);
+}
+
+#[tokio::test]
+async fn what_would_be_removed_is_what_is_removed() {
+    let bench = Bench::new().await;
+    bench.enqueue(NewJob { idempotency_key: Some("waits".to_owned()), ..numbered(90) }).await;
+    bench.store.cancel(&Selection::Ids(vec![1]), "test").await.unwrap();
+    let running = {
+        let bench = &bench;
+        for number in 1..=3 {
+            bench.enqueue(NewJob { idempotency_key: Some(format!("k{number}")), ..numbered(number) }).await;
+        }
+        let mut claims = bench.claim(3).await;
+        settle(bench, claims.remove(0), &completed()).await;
+        settle(bench, claims.remove(0), &gave_up(bench)).await;
+        claims.remove(0)
+    };
+    bench.hand.advance(Duration::from_secs(1));
+    let now = Some(bench.clock.now());
+    let of = |completed_before, cancelled_before, failed_before| Retention {
+        completed_before,
+        cancelled_before,
+        failed_before,
+        keys_before: now,
+    };
+    let prunable = async |retention| bench.store.prunable(retention).await.unwrap();
+    assert_eq!(prunable(Retention::default()).await, Prunable::default());
+    let none = prunable(of(None, None, None)).await;
+    assert_eq!(none, Prunable::default(), "keys of jobs that stay are kept");
+    let each = [(of(now, None, None), 1, 0, 0), (of(None, now, None), 0, 1, 0), (of(None, None, now), 0, 0, 1)];
+    for (gone, (retention, completed, cancelled, failed)) in each.into_iter().enumerate() {
+        let keys = 1;
+        assert_eq!(prunable(retention).await, Prunable { completed, cancelled, failed, keys });
+        let all = bench.number("SELECT (SELECT COUNT(*) FROM jobs) + (SELECT COUNT(*) FROM pruned_jobs)").await;
+        assert_eq!(
+            (all, bench.number("SELECT COUNT(*) FROM idempotency_keys").await + i64::try_from(gone).unwrap()),
+            (4, 4)
+        );
+        let pruned = bench.store.prune(retention, 100, "test").await.unwrap();
+        assert_eq!((pruned.jobs, pruned.keys), (1, 1));
+        assert_eq!(prunable(retention).await, Prunable::default());
+    }
+    bench.complete(running).await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_retried_meanwhile_stays() {
+    let bench = Bench::new().await;
+    bench.enqueue(numbered(1)).await;
+    bench.enqueue(numbered(2)).await;
+    bench.store.cancel(&Selection::Ids(vec![1, 2]), "test").await.unwrap();
+    bench.hand.advance(Duration::from_secs(1));
+    let (lock, retry, finish) = (
+        bench.either("BEGIN IMMEDIATE", "BEGIN; LOCK TABLE jobs IN EXCLUSIVE MODE"),
+        "UPDATE jobs SET state = 'pending', generation = 2, finished_at = NULL, cancel_requested_at = NULL WHERE id = 1",
+        "UPDATE jobs SET state = 'cancelled', finished_at = 4000000000000 WHERE id = 1",
+    );
+    let prune = bench.store.prune(all(&bench), 100, "test");
+    tokio::pin!(prune);
+    // It has found both, and waits until it may write.
+    macro_rules! meanwhile {
+        ($other:expr) => {{
+            let mut other = $other;
+            other.execute(lock).await.unwrap();
+            assert!(tokio::time::timeout(Duration::from_millis(300), &mut prune).await.is_err());
+            for statement in [retry, finish, "COMMIT"] {
+                other.execute(statement).await.unwrap();
+            }
+        }};
+    }
+    if bench.database.is_postgres() {
+        meanwhile!(bench.foreign_session().await);
+    } else {
+        meanwhile!(bench.foreign().await);
+    }
+    assert_eq!(prune.await.unwrap().jobs, 1);
+    assert_eq!(ids(&bench).await, [1]);
+    assert!(bench.store.check().await.unwrap().is_empty());
 }
 
 #[tokio::test]

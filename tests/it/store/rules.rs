@@ -241,3 +241,15 @@ async fn somebody_elses_query_reads_and_never_writes() {
     assert!(error.to_string().contains("longer"), "{error}");
     assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 1);
 }
+
+#[tokio::test]
+async fn a_schema_that_becomes_newer_is_said_by_the_next_look() {
+    let bench = Bench::new().await;
+    assert!(!bench.store.waiting().await.unwrap().pending);
+    bench
+        .sql("INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (999, '', '', 0)")
+        .await
+        .unwrap();
+    let error = bench.store.waiting().await.unwrap_err();
+    assert!(matches!(&error, freightliner::store::Error::Outdated(message) if message.contains("999")), "{error:?}");
+}

@@ -132,6 +132,27 @@ async fn rows_that_somebody_else_has_locked_stop_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_job_that_somebody_starts_by_hand_holds_a_claim_up_for_a_few_seconds_at_a_time() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let (by_hand, urgent) = (copy("a.example/x:1", "b.example/x:1"), copy("a.example/x:2", "b.example/x:1"));
+    for job in [by_hand, NewJob { priority: 5, ..urgent }, numbered(3)] {
+        bench.enqueue(job).await;
+    }
+    let mut other = bench.foreign_session().await;
+    let start = "BEGIN; UPDATE jobs SET state = 'running', attempt = 1, lease_epoch = 1, worker = 'me', \
+        lease_until = 4000000000000, started_at = 1 WHERE id = 1";
+    other.execute(start).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let error = bench.store.claim(request(bench.worker, 9)).await.unwrap_err();
+    assert!(matches!(&error, Error::Backend { busy: true, message } if message.contains("locked")), "{error:?}");
+    // The lock is waited for once: a worker has cancels and signals to look at.
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(bench.claim(9).await.iter().map(|claim| claim.job.id).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[tokio::test]
 async fn who_passed_over_a_locked_row_hears_at_once_that_it_is_free() {
     let Some(database) = Database::postgres() else { return };
     let bench = Bench::on(database).await;
@@ -382,6 +403,57 @@ async fn a_transaction_pooler_may_stand_between() {
     }
     assert!(store.check().await.unwrap().is_empty());
     assert!(store.info().await.unwrap().url.contains("pooler=transaction"));
+    store.close().await;
+}
+
+/// How long it takes in all until four rows of somebody else's are noticed, one after the other.
+async fn noticing(bench: &Bench, store: &Store) -> Duration {
+    let mut waited = Duration::ZERO;
+    for _ in 0..4 {
+        // Whatever is left over from before.
+        while tokio::time::timeout(Duration::from_millis(300), store.changed(PATIENCE)).await.is_ok() {}
+        let start = tokio::time::Instant::now();
+        let insert = bench.sql("INSERT INTO jobs (source, destination) VALUES ('a', 'b')");
+        let (changed, inserted) = tokio::join!(store.changed(PATIENCE), insert);
+        changed.unwrap();
+        inserted.unwrap();
+        waited += start.elapsed();
+    }
+    waited
+}
+
+#[tokio::test]
+async fn past_a_pooler_it_can_be_listened() {
+    let (Some(database), Some(other)) = (Database::postgres(), Database::postgres()) else { return };
+    let (Database::Postgres { own }, Database::Postgres { own: elsewhere }) = (&database, &other) else {
+        unreachable!("asked for a server")
+    };
+    let Some(bouncer) = PgBouncer::start(own) else { return };
+    let listening = |database: &str| {
+        format!("SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = '{database}'")
+    };
+    let (here, there) = (listening(&own.name), listening(&elsewhere.name));
+    let through = |url: &str| {
+        let encoded: String = url::form_urlencoded::byte_serialize(url.as_bytes()).collect();
+        format!("{}&listen={encoded}", bouncer.url())
+    };
+    let (right, wrong) = (through(&database.url()), through(&other.url()));
+    let bench = Bench::on(database).await;
+
+    let store = open(&right).await.unwrap();
+    while bench.number(&here).await == 0 {
+        store.changed(Duration::from_millis(50)).await.unwrap();
+    }
+    // Without a word from the server it would be looked once in a second.
+    let waited = noticing(&bench, &store).await;
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    store.close().await;
+
+    // In another database it would wait for a word that never comes: it is not listened there, but looked often.
+    let store = open(&wrong).await.unwrap();
+    let waited = noticing(&bench, &store).await;
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    assert_eq!(bench.number(&there).await, 0);
     store.close().await;
 }
 

@@ -234,7 +234,7 @@ async fn every_older_schema_keeps_its_rows_and_work_goes_on() {
             bench.complete(claim).await;
         }
         let soon = Some(later(&bench.clock, 1));
-        let all = Retention { finished_before: soon, failed_before: soon, keys_before: None };
+        let all = Retention { completed_before: soon, cancelled_before: soon, failed_before: soon, keys_before: None };
         assert_eq!(bench.store.prune(all, 100, "test").await.unwrap().jobs, 7, "from {version}");
         assert_eq!((bench.state(3).await, bench.state(8).await), (State::Running, State::Pending));
         assert!(bench.store.check().await.unwrap().is_empty(), "from {version}");

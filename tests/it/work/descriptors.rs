@@ -2,6 +2,9 @@
 
 use super::{Scene, assert_clean, outcomes};
 use crate::support::binary::Binary;
+use crate::support::database::Database;
+use crate::support::{PATIENCE, eventually};
+use freightliner::worker::descriptors::BASE;
 
 const JOBS: usize = 24;
 
@@ -56,4 +59,34 @@ fn too_few_descriptors_are_refused_before_anything_is_claimed() {
     assert_eq!((scene.state(id).as_str(), scene.outcomes(id)), ("pending", Vec::new()));
     scene.drain().success();
     scene.assert_completed(id, &["completed"]);
+}
+
+/// What a sweep, a lookup of a name or a new connection of the writer holds for a moment, when nobody counts.
+const FOR_A_MOMENT: u64 = 4;
+/// What may be kept in reserve without a reason.
+const RESERVE: u64 = 12;
+
+#[test]
+fn what_a_worker_needs_besides_its_copies_is_known() {
+    let counted = Database::all().into_iter().map(|database| {
+        let binary = Binary::new().on(database);
+        let mut worker = binary.spawn(&["work"]);
+        eventually("the worker", || worker.stderr().contains("working").then_some(()));
+        let open = || std::fs::read_dir(format!("/proc/{}/fd", worker.id())).map_or(0, |open| open.count() as u64);
+        let mut most = open();
+        // Nobody answers there: it looks, claims, writes to the history and holds nothing for a copy.
+        for id in 1..=8 {
+            binary.run(&["enqueue", "127.0.0.1:1/a", &format!("127.0.0.1:1/b:{id}")]).success();
+            eventually("the end of an attempt", || {
+                most = most.max(open());
+                (!outcomes(&binary, id).is_empty()).then_some(())
+            });
+        }
+        worker.sigterm();
+        worker.wait(PATIENCE).success();
+        assert!(most + FOR_A_MOMENT <= BASE, "{most} of {BASE}");
+        most
+    });
+    let most = counted.max().unwrap();
+    assert!(most + RESERVE >= BASE, "{BASE} for {most}: copies wait for nothing");
 }

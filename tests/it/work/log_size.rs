@@ -6,6 +6,7 @@ use crate::support::binary::Binary;
 use crate::support::{eventually, within};
 use freightliner::clock::Clock;
 use freightliner::store::{DatabaseUrl, JobFilter, Store};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,7 +28,7 @@ fn log_size(binary: &Binary) -> u64 {
 }
 
 /// So many jobs with keys so long that each takes about ten KiB of log.
-fn lines(jobs: usize) -> String {
+fn lines(jobs: Range<usize>) -> String {
     let key = "k".repeat(1800);
     let line = |n: usize| {
         serde_json::json!({
@@ -35,7 +36,7 @@ fn lines(jobs: usize) -> String {
             "idempotency_key": format!("{n} {key}"),
         })
     };
-    (0..jobs).map(|n| format!("{}\n", line(n))).collect()
+    jobs.map(|n| format!("{}\n", line(n))).collect()
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn the_log_is_bounded_while_our_own_readers_are_always_at_work() {
     }
     // Other processes of ours read too.
     let mut list = binary.spawn(&["jobs", "list", "--limit", "1000"]);
-    let mut load = binary.spawn_with_input(&["enqueue", "--from-file", "-"], lines(JOBS).as_bytes());
+    let mut load = binary.spawn_with_input(&["enqueue", "--from-file", "-"], lines(0..JOBS).as_bytes());
     let mut longest = 0;
     while load.is_running() {
         longest = longest.max(log_size(&binary));
@@ -81,6 +82,67 @@ fn the_log_is_bounded_while_our_own_readers_are_always_at_work() {
     assert!(reads.load(Ordering::SeqCst) > 10, "hardly anything was read");
     assert!(longest < BOUND, "the log was {longest} bytes long");
     runtime.block_on(store.close());
+}
+
+/// Between the beginnings of queries that overlap.
+const BETWEEN: Duration = Duration::from_millis(1300);
+/// A query without an end, of a snapshot.
+const ENDLESS: &str =
+    "WITH RECURSIVE n (i) AS (SELECT COUNT(*) FROM jobs UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n";
+
+/// Has jobs enqueued by one process after the other, as fast as that goes, while queries always overlap. Returns how long the log
+/// was at most, and the words of the queries.
+fn load_under_queries(binary: &Binary, loads: &[usize], readers: u32, timeout: &str) -> (u64, Vec<String>) {
+    let query = || binary.spawn(&["sql", ENDLESS, "--timeout", timeout]);
+    binary.run(&["db", "migrate"]).success();
+    let (mut running, mut said) = (vec![query()], Vec::new());
+    let (start, mut longest, mut first) = (tokio::time::Instant::now(), 0, 0);
+    for jobs in loads {
+        let list = lines(first..first + jobs);
+        first += jobs;
+        let mut load = binary.spawn_with_input(&["enqueue", "--from-file", "-"], list.as_bytes());
+        while load.is_running() {
+            longest = longest.max(log_size(binary));
+            for place in &mut running {
+                if !place.is_running() {
+                    said.push(std::mem::replace(place, query()).finish().expect_code(1).errors());
+                }
+            }
+            // One after the other, so that there is never a moment without one.
+            let begun = u32::try_from(running.len()).unwrap();
+            if begun < readers && start.elapsed() > BETWEEN * begun {
+                running.push(query());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        load.finish().success();
+    }
+    said.extend(running.into_iter().map(|query| query.finish().expect_code(1).errors()));
+    let written = std::fs::metadata(binary.database().file()).unwrap().len();
+    assert!(written > BOUND, "not enough was written to say anything: {written} bytes");
+    (longest, said)
+}
+
+#[test]
+fn the_log_is_bounded_while_queries_overlap() {
+    const TIMEOUT: &str = "4s";
+    // A process that has written all the time knows what is in its way; one that has just come does not.
+    for loads in [&[12_000][..], &[1_000; 12]] {
+        let binary = Binary::new();
+        let (longest, said) = load_under_queries(&binary, loads, 3, TIMEOUT);
+        assert!(longest > SHORT, "the queries were in nobody's way: {longest} bytes");
+        assert!(longest < BOUND, "the log was {longest} bytes long");
+        assert!(said.len() > 3, "they overlapped all the time: {said:?}");
+        assert!(said.iter().all(|said| said.contains(TIMEOUT)), "each had its time: {said:?}");
+    }
+}
+
+#[test]
+fn a_query_that_takes_too_long_ends_when_writers_wait_for_it() {
+    let binary = Binary::new();
+    let (longest, said) = load_under_queries(&binary, &[9_000], 1, "30s");
+    assert!(longest > SHORT && longest < BOUND, "the log was {longest} bytes long");
+    assert!(said[0].contains("jobs waited for it") && said[0].contains("db backup"), "{said:?}");
 }
 
 #[test]

@@ -2,16 +2,19 @@
 
 use super::{Scene, assert_clean};
 use crate::support::binary::{Binary, Output};
-
+use crate::support::database::Database;
 use crate::support::{PATIENCE, eventually};
 use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The first schema, as it was published.
 const FIRST: &str = include_str!("../../../migrations/sqlite/0001_jobs.sql");
 /// The newest schema that the program knows; a new migration needs a word here about what it must keep.
-const NEWEST: &str = "3";
+const NEWEST: &str = "4";
+/// A look a second, and ample time for the end on a busy machine.
+const SOON: Duration = Duration::from_secs(6);
 /// The worker that held a job when the program was replaced by a newer one.
 const WORKER: &str = "01890000-0000-7000-8000-000000000001";
 
@@ -145,7 +148,7 @@ impl Content {
 
 fn assert_newest(binary: &Binary) {
     let versions = binary.sql("SELECT group_concat(version, ' ') FROM schema_migrations").unwrap();
-    assert_eq!(versions, ["1 2 3"]);
+    assert_eq!(versions, ["1 2 3 4"]);
     let output = binary.run(&["db", "migrate", "-o", "json"]).success();
     assert_eq!(output.json()["schema_version"].to_string(), NEWEST);
     assert_eq!(binary.sql("PRAGMA foreign_key_check").unwrap(), Vec::<String>::new());
@@ -271,14 +274,33 @@ fn a_database_that_becomes_newer_ends_its_worker_when_what_runs_is_done() {
 
 #[test]
 fn an_idle_worker_whose_database_becomes_newer_ends_too() {
+    for database in Database::all() {
+        let binary = Binary::new().on(database);
+        let mut worker = binary.spawn(&["work"]);
+        eventually("the worker", || worker.stderr().contains("working").then_some(()));
+        // Nothing is pending, and nothing comes.
+        if binary.sql("INSERT INTO schema_migrations VALUES (99, 'future', '', 0)").is_none() {
+            continue;
+        }
+        let start = tokio::time::Instant::now();
+        let output = worker.wait(PATIENCE).expect_code(1);
+        assert!(output.errors().contains("schema 99"), "{output}");
+        assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
+        assert_eq!(binary.sql("SELECT count(*) FROM workers").unwrap(), ["0"], "it left well: {output}");
+    }
+}
+
+#[test]
+fn a_row_that_comes_with_a_newer_schema_is_left_to_the_newer_program() {
     let scene = Scene::new();
     let mut worker = scene.binary.spawn(&["work"]);
     eventually("the worker", || worker.stderr().contains("working").then_some(()));
-    if scene.binary.sql("INSERT INTO schema_migrations VALUES (99, 'future', '', 0)").is_none() {
+    let both = "BEGIN; INSERT INTO schema_migrations VALUES (99, 'future', '', 0); \
+        INSERT INTO jobs (source, destination) VALUES ('a.example/x', 'b.example/x'); COMMIT";
+    if scene.binary.sql(both).is_none() {
         return;
     }
-    scene.binary.sql("INSERT INTO jobs (source, destination) VALUES ('a.example/x', 'b.example/x')").unwrap();
     let output = worker.wait(PATIENCE).expect_code(1);
     assert!(output.errors().contains("schema 99"), "{output}");
-    assert_eq!(scene.binary.sql("SELECT state, dest_key FROM jobs").unwrap(), ["pending|"], "left to the newer one");
+    assert_eq!(scene.binary.sql("SELECT state, dest_key FROM jobs").unwrap(), ["pending|"]);
 }

@@ -292,7 +292,8 @@ impl Drive {
             }
             Command::Prune { failed_too, keys_too } => {
                 let retention = Retention {
-                    finished_before: Some(soon),
+                    completed_before: Some(soon),
+                    cancelled_before: Some(soon),
                     failed_before: Some(soon).filter(|_| *failed_too),
                     keys_before: Some(soon).filter(|_| *keys_too),
                 };

@@ -87,7 +87,7 @@ impl Oracle {
         true
     }
 
-    /// Those that wait count, also when nothing is new for them.
+    /// Those that wait count, unless nothing is new for them.
     pub(super) fn edit(&mut self, id: JobId, change: &Change) -> bool {
         let run_at = change.run_at.map(|when| self.when(when));
         let row = self.row(id);
@@ -99,13 +99,14 @@ impl Oracle {
         row.max_attempts = change.max_attempts.unwrap_or(row.max_attempts);
         row.queue = change.queue.map_or_else(|| row.queue.clone(), |queue| QUEUES[queue].to_owned());
         let run_at = run_at.unwrap_or(row.run_at);
-        if (row.priority, row.max_attempts, row.queue.clone(), run_at) != old {
+        let changed = (row.priority, row.max_attempts, row.queue.clone(), run_at) != old;
+        if changed {
             self.note(id, ("test", "changed"));
         }
         if run_at != old.3 {
             self.new_time(id, run_at, "test");
         }
-        true
+        changed
     }
 
     pub(super) fn queue_change(&mut self, name: &str, change: QueueChange) -> bool {

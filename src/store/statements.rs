@@ -344,9 +344,11 @@ statements! {
     PRUNABLE = "SELECT id FROM jobs WHERE state = ?1 AND finished_at IS NOT NULL AND finished_at < ?2 \
         ORDER BY finished_at LIMIT ?3";
 
-    /// Records jobs that are about to be removed. ?1 prune, ?2 JSON array of ids.
+    /// Records jobs that are about to be removed: of those that were found, the ones that are still old enough, for somebody may
+    /// have retried one and it may be done again. ?1 prune, ?2 JSON array of ids, ?3 finished before, ?4 failed before.
     PRUNE_RECORD = "INSERT INTO pruned_jobs (job_id, prune_id, state, finished_at) SELECT id, ?1, state, finished_at FROM jobs \
-        WHERE id IN (SELECT value FROM json_each(?2)) AND state IN ('completed', 'failed', 'cancelled')";
+        WHERE id IN (SELECT value FROM json_each(?2)) AND state IN ('completed', 'failed', 'cancelled') \
+            AND finished_at < CASE state WHEN 'failed' THEN ?4 ELSE ?3 END";
 
     /// Removes the events of the jobs of a prune. ?1 prune.
     PRUNE_EVENTS = "DELETE FROM job_events WHERE job_id IN (SELECT job_id FROM pruned_jobs WHERE prune_id = ?1)";

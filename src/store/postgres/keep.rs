@@ -35,6 +35,8 @@ impl Postgres {
         if !ids.is_empty() {
             let statement =
                 Statement::new(sql::PRUNE).bind(ids).bind(self.inner.now()).bind_text(actor).bind("retention");
+            let before = |time: Option<crate::clock::UnixMillis>| time.map(|time| time.0);
+            let statement = statement.bind(before(retention.finished_before)).bind(before(retention.failed_before));
             // A second time it finds none of them.
             pruned.jobs = self.inner.bulk.row(&statement).await?.count("jobs")?;
         }

@@ -299,8 +299,12 @@ statements! {
     PRUNABLE = "SELECT id FROM jobs WHERE state = $1 AND finished_at IS NOT NULL AND finished_at < $2 \
         ORDER BY finished_at LIMIT $3::BIGINT";
 
-    /// Removes finished jobs with their history: see the function in the second migration. $1 ids, $2 now, $3 actor, $4 reason.
-    PRUNE = "SELECT prune_jobs($1::BIGINT[], $2::BIGINT, $3::TEXT, $4::TEXT) AS jobs";
+    /// Removes finished jobs with their history: see the function in the second migration. Of those that were found, the ones
+    /// that are still old enough, for somebody may have retried one and it may be done again. $1 ids, $2 now, $3 actor, $4 reason,
+    /// $5 finished before, $6 failed before.
+    PRUNE = "SELECT prune_jobs(ARRAY(SELECT id FROM jobs WHERE id = ANY ($1::BIGINT[]) \
+            AND finished_at < CASE state WHEN 'failed' THEN $6::BIGINT ELSE $5::BIGINT END), \
+        $2::BIGINT, $3::TEXT, $4::TEXT) AS jobs";
 
     /// Removes old keys of jobs that are not kept any more. $1 made before, $2 limit.
     PRUNE_KEYS = "WITH old AS MATERIALIZED (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < $1 \

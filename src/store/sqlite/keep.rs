@@ -4,6 +4,7 @@ use super::Sqlite;
 use super::attempt::rows as parameter;
 use super::direct::Direct;
 use super::writer::Lane;
+use crate::clock::UnixMillis;
 use crate::store::rows::Columns;
 use crate::store::statements as sql;
 use crate::store::{Error, Pruned, Restored, Retention};
@@ -40,7 +41,7 @@ impl Sqlite {
             let mut pruned = Pruned { more, ..Pruned::default() };
             if !ids.is_empty() {
                 let prune = connection.one(sql::PRUNE, (now.0, actor, "retention"), |row| row.int("id"))?;
-                pruned.jobs = remove(connection, prune, ids)?;
+                pruned.jobs = remove(connection, prune, ids, retention)?;
             }
             if let Some(before) = retention.keys_before {
                 pruned.keys = connection.run(sql::PRUNE_KEYS, (before.0, limit))?;
@@ -83,10 +84,12 @@ impl Sqlite {
 }
 
 /// Removes jobs with their history, recorded first. Returns how many.
-fn remove(connection: &Direct, prune: i64, ids: Vec<i64>) -> Result<u64, Error> {
+fn remove(connection: &Direct, prune: i64, ids: Vec<i64>, retention: Retention) -> Result<u64, Error> {
     let ids = parameter(ids.into_iter().map(Into::into).collect());
-    // Only what is still finished is recorded, and only what is recorded can be removed.
-    connection.run(sql::PRUNE_RECORD, (prune, ids))?;
+    // Only what is still finished and old enough is recorded, and only what is recorded can be removed.
+    let before = |time: Option<UnixMillis>| time.map(|time| time.0);
+    let (finished, failed) = (before(retention.finished_before), before(retention.failed_before));
+    connection.run(sql::PRUNE_RECORD, (prune, ids, finished, failed))?;
     connection.run(sql::PRUNE_EVENTS, [prune])?;
     connection.run(sql::PRUNE_TRANSFERS, [prune])?;
     connection.run(sql::PRUNE_JOBS, [prune])

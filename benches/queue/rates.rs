@@ -7,6 +7,7 @@ use crate::worker::Workers;
 use crate::{Bench, Failure, Measured};
 use freightliner::job::{CopyOptions, NewJob, Report, State};
 use freightliner::store::{Claim, ClaimRequest, Outcome, Settled, Store, Work};
+use freightliner::worker::Settings;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -285,13 +286,14 @@ pub async fn lives(bench: &mut Bench) -> Measured {
 
 /// Works off 20,000 waiting jobs that end at once.
 ///
-/// A worker here is the program's own, without what a job does: [`crate::worker`]. `concurrency` is the room of one loop (8 is the default); several loops share one open database, as tasks of one process.
+/// A worker here is the program's own, without what a job does: [`crate::worker`]. `concurrency` is the room of one loop; several loops share one open database, as tasks of one process.
 ///
 /// # Errors
 /// A call failed, or rows or events are missing.
 pub async fn drain(bench: &mut Bench) -> Measured {
     let jobs = bench.scaled(DRAINED);
-    for (workers, concurrency) in [(1, 8), (1, 1), (1, 64), (8, 8), (64, 8)] {
+    let default = Settings::default().concurrency;
+    for (workers, concurrency) in [(1, default), (1, 1), (1, 8), (1, 64), (8, default), (64, default)] {
         let (_database, store) = bench.stocked(jobs).await?;
         let known = Workers::new(store.clone(), concurrency).await?;
         let timer = Timer::start();
@@ -310,7 +312,7 @@ pub async fn drain(bench: &mut Bench) -> Measured {
         expect(&store, "drain", jobs, jobs, EVENTS_OF_A_LIFE * u64::try_from(jobs)?).await?;
         store.close().await;
         let with = json!({"jobs": jobs, "workers": workers, "concurrency": concurrency, "seconds": time.as_secs_f64()});
-        let defaults = workers == 1 && concurrency == 8;
+        let defaults = workers == 1 && concurrency == default;
         let name = format!("drain, {workers} workers x {concurrency}{}", if defaults { " (default)" } else { "" });
         let figure = Figure::new("drain", name, per_second(jobs, time), "jobs/s", with);
         let figure = figure.against(bench.raw.commits(workers * concurrency), "raw commits");

@@ -10,6 +10,7 @@ use crate::timing::{Samples, Timer};
 use crate::worker::Workers;
 use crate::{Bench, Measured};
 use freightliner::store::Store;
+use freightliner::worker::Settings;
 use serde_json::json;
 use std::io::Write as _;
 use std::process::{Child, ChildStdin};
@@ -19,8 +20,6 @@ use tokio::task::JoinSet;
 
 /// Samples of each.
 const SAMPLES: usize = 1_000;
-/// The loop's room: the worker's default.
-const CONCURRENCY: usize = 8;
 /// A job that has not started by then never will.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two samples the loop comes to rest; the pauses differ, so that they do not keep step with a poll.
@@ -56,7 +55,7 @@ pub async fn wake(bench: &mut Bench) -> Measured {
 async fn take(database: &Database, store: &Store, count: usize, across: bool) -> Measured<Samples> {
     let (sender, mut started) = unbounded_channel();
     let mut worker = JoinSet::new();
-    worker.spawn(Workers::new(store.clone(), CONCURRENCY).await?.one(Some(sender)).for_ever());
+    worker.spawn(Workers::new(store.clone(), Settings::default().concurrency).await?.one(Some(sender)).for_ever());
     let mut shell = if across { Some(Shell::open(database)?) } else { None };
     let mut samples = Samples::default();
     for number in 0..count {

@@ -2,6 +2,9 @@
 -- it is asked, and an UPDATE in a trigger opens every index of its table also when no row is meant. So what is asked for each
 -- change of a job compares one by one, and the program's own inserts bring what they know: the place in the order of requests.
 
+-- What runs is little: it is found by its state.
+DROP INDEX jobs_running_worker;
+
 DROP TRIGGER jobs_insert_guard;
 CREATE TRIGGER jobs_insert_guard BEFORE INSERT ON jobs
 BEGIN

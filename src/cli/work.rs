@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Run workers until a signal.
 #[derive(Debug, clap::Args)]
 pub struct WorkArgs {
-    /// Jobs at a time [default: 8].
+    /// Jobs at a time [default: 16].
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
     /// End when nothing is pending, running or waiting for a retry; exit 1 when a job failed meanwhile.

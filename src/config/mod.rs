@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(config.database, DatabaseUrl::Sqlite(folder.join("freightliner.db")));
         assert_eq!(config.state_dir, folder);
         let worker = config.worker(None);
-        assert_eq!((worker.concurrency, worker.lease_ttl.as_secs(), worker.poison_limit), (8, 30, 10));
+        assert_eq!((worker.concurrency, worker.lease_ttl.as_secs(), worker.poison_limit), (16, 30, 10));
         assert_eq!((worker.retry, config.max_attempts()), (Policy::default(), 8));
     }
 

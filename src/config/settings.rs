@@ -40,7 +40,7 @@ const fn setting(
 pub const SETTINGS: [Setting; 19] = [
     setting(
         ("worker", "concurrency"),
-        8,
+        16,
         (1, 256),
         "jobs",
         "copies at a time; copying waits for networks, not for cores",
@@ -285,7 +285,7 @@ mod tests {
         let mut problems = Vec::new();
         let values = Values::gather(&[], &|_| None, &Said::new(), &mut problems);
         assert_eq!(problems, Vec::<String>::new());
-        assert_eq!(values.get("worker", "concurrency"), 8);
+        assert_eq!(values.get("worker", "concurrency"), 16);
         assert_eq!(find("worker", "concurrency").unwrap().variable(), "FREIGHTLINER_WORKER_CONCURRENCY");
     }
 

@@ -54,7 +54,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            concurrency: 8,
+            concurrency: 16,
             queue: None,
             lease_ttl: Duration::from_secs(30),
             lease_renewal: Duration::from_secs(10),

@@ -1,14 +1,14 @@
 //! Checkpoints of our own: the write-ahead log stays bounded while our own readers are always active.
 //!
 //! SQLite's automatic checkpoint copies what it can at every thousandth page and leaves the file as long as it ever was; with
-//! a reader always at work it may never start the file over. So ours truncates the file, after the callers were answered, and
-//! waits for readers the longer the larger the file is. Whoever waits holds the write lock, and all processes stand still. So a
+//! a reader always at work it may never start the file over. So ours, after the callers were answered, truncates a file that has
+//! become long, and waits for readers the longer the larger it is. Whoever waits holds the write lock, and all processes stand still. So a
 //! snapshot that somebody else keeps open must not be waited for: the file grows then, and is truncated soon after the snapshot
 //! ends. What tells them apart is age. A first checkpoint that waits for nobody shows up to which frame the readers let it come;
 //! a process waits only while it knows that this barrier is younger than any read of ours. One that has just started knows
 //! nothing, and does not wait unless a long read of ours is under way: those end soon (see `reading`).
 
-use super::direct::Direct;
+use super::direct::{Direct, Record};
 use super::reading::Reads;
 use crate::clock::{BootTime, Clock};
 use crate::store::Error;
@@ -18,14 +18,17 @@ use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
-/// From this size on the log is truncated when that is possible at once.
+/// What is in the log is copied when it is this long. The file keeps its length then and is written over from its start, which
+/// costs a commit less than a file that grows.
 pub(super) const SMALL: u64 = 8 * MIB;
+/// From this size on the log is truncated when that is possible at once.
+const ROOMY: u64 = 16 * MIB;
 /// From this size on readers are waited for, with patience: no read of ours lasts longer than that (see `reading`). So far below
 /// the bound, because one transaction of a few thousand jobs with long names adds tens of MiB.
 pub(super) const LONG: u64 = 32 * MIB;
 /// How long readers are waited for, by the size of the log. While they are waited for nobody writes, so that the log cannot pass
 /// its bound.
-const WAITS: [(u64, Duration); 3] = [(LONG, PATIENCE), (16 * MIB, Duration::from_millis(200)), (SMALL, AT_ONCE)];
+const WAITS: [(u64, Duration); 3] = [(LONG, PATIENCE), (ROOMY, Duration::from_millis(200)), (SMALL, AT_ONCE)];
 /// A snapshot that is older than this is not waited for any longer: it is not ours. A read of ours ends sooner, by so much that
 /// neither a busy machine nor the time between two looks matters.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -100,14 +103,15 @@ impl Checkpoints {
     /// Truncates the log when it is long enough. Its failure is nobody's error: what is committed is safe in the log.
     pub(super) fn after_commit(&mut self, connection: &Direct) {
         let size = self.size();
-        if size < SMALL {
+        if size < SMALL || (size < ROOMY && connection.log_length() < SMALL) {
             self.is_short(size);
             return;
         }
         if !self.is_worth_it(size) {
             return;
         }
-        match self.shorten(connection, size) {
+        let done = if size < ROOMY { copy(connection).map(Copied::is_all) } else { self.shorten(connection, size) };
+        match done {
             Ok(true) => self.is_short(size),
             Ok(false) => {
                 // Not at the first look: a command that ends at once is not the one to say so.
@@ -148,14 +152,12 @@ impl Checkpoints {
 
     /// True when the log is empty now; false when somebody reads from it, or another process is at it.
     fn shorten(&mut self, connection: &Direct, size: u64) -> Result<bool, Error> {
-        // Waits for nobody and holds nobody up.
-        let (frames, copied): (i64, i64) = connection
-            .one("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.int("log")?, row.int("checkpointed")?)))?;
-        if copied < 0 {
+        let copied = copy(connection)?;
+        if copied.until < 0 {
             return Ok(false);
         }
-        let least = if copied == frames { AT_ONCE } else { Duration::ZERO };
-        let age = self.age(copied);
+        let least = if copied.is_all() { AT_ONCE } else { Duration::ZERO };
+        let age = self.age(copied.until);
         // Long reads of ours end within our patience, whenever each of them began, and no other one begins while the log is long:
         // they are waited for once.
         let left = if self.reads.are_under_way() {
@@ -185,4 +187,24 @@ impl Checkpoints {
         self.barrier = Some(Barrier { frame, since, seen: now });
         since.map(|since| now.since(since))
     }
+}
+
+/// Frames of the log, and up to which of them the database has them.
+#[derive(Debug, Clone, Copy)]
+struct Copied {
+    frames: i64,
+    /// -1 when somebody else was at it.
+    until: i64,
+}
+
+impl Copied {
+    const fn is_all(self) -> bool {
+        self.frames == self.until
+    }
+}
+
+/// Copies what readers let it copy. Waits for nobody and holds nobody up.
+fn copy(connection: &Direct) -> Result<Copied, Error> {
+    let read = |row: &Record<'_>| Ok(Copied { frames: row.int("log")?, until: row.int("checkpointed")? });
+    connection.one("PRAGMA wal_checkpoint(PASSIVE)", [], read)
 }

@@ -18,6 +18,14 @@ const WIDEST: usize = 256;
 /// What stands before the row of parameters in a statement for [`Direct::many`].
 const VALUES: &str = "VALUES (";
 
+/// Bytes of a page in the write-ahead log.
+const FRAME: u64 = 4096 + 24;
+
+thread_local! {
+    /// What SQLite said at the last commit: a connection belongs to one thread.
+    static LOG_PAGES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// A value of a parameter.
 pub(super) enum Cell<'a> {
     Null,
@@ -62,7 +70,17 @@ impl Direct {
         for (name, value) in pragmas {
             direct.script(&format!("PRAGMA {name} = {value}"))?;
         }
+        direct.connection.wal_hook(Some(|_, pages| {
+            LOG_PAGES.set(u64::try_from(pages).unwrap_or(0));
+            Ok(())
+        }));
         Ok(direct)
+    }
+
+    /// How much of the write-ahead log is in use after the last commit of this thread, bytes. The file may be longer.
+    #[expect(clippy::unused_self, reason = "it is this connection's thread that knows")]
+    pub(super) fn log_length(&self) -> u64 {
+        LOG_PAGES.get() * FRAME
     }
 
     /// Opens the file to read only. It must be there.

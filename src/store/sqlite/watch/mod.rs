@@ -211,18 +211,22 @@ impl Eyes {
         }
     }
 
-    /// Somebody writes: looks until the commit shows.
+    /// Somebody writes: looks until the commit shows. What was heard may have been of another commit than the one that shows
+    /// first, so it goes on until nothing more does.
     fn follow(&mut self) {
         let mut step = 0;
-        while !self.look() {
-            if step == STEPS.len() || self.stop.load(Ordering::Acquire) {
-                return;
+        while step < STEPS.len() && !self.stop.load(Ordering::Acquire) {
+            if self.look() {
+                std::thread::sleep(PACE);
+                step = 0;
+            } else {
+                std::thread::sleep(Duration::from_micros(STEPS[step]));
+                step += 1;
             }
-            std::thread::sleep(Duration::from_micros(STEPS[step]));
-            let more = self.events.take();
-            step = if more { (step + 1).min(LONGEST) } else { step + 1 };
+            if self.events.take() {
+                step = step.min(LONGEST);
+            }
         }
-        std::thread::sleep(PACE);
     }
 
     /// Whether somebody has committed since the last look; who waits is told.

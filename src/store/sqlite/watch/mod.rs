@@ -33,10 +33,13 @@ const POLL: Duration = Duration::from_millis(50);
 /// Pauses before the looks that follow an event, in microseconds, until the commit shows. It follows its last write by one
 /// fsync, so the first are short; all together are about as long as [`POLL`], because a disk may be slow.
 const STEPS: [u64; 16] = [50, 50, 100, 100, 200, 200, 500, 500, 1000, 1000, 2000, 4000, 8000, 8000, 8000, 8000];
-/// Where the steps stay while more is written: bounds what a long transaction of somebody else costs.
-const LONGEST: usize = 12;
+/// From this pause on an event ends it.
+const LONG: u64 = 2000;
+/// The step after such an event, and after a commit: bounds what a long transaction of somebody else costs, or a storm of
+/// short ones.
+const AGAIN: usize = 4;
 /// The pause after a commit was noticed: bounds what a storm of short commits costs.
-const PACE: Duration = Duration::from_millis(1);
+const PACE: Duration = Duration::from_millis(2);
 
 /// Commits of all processes on one file.
 pub(super) struct Watch {
@@ -218,13 +221,16 @@ impl Eyes {
         while step < STEPS.len() && !self.stop.load(Ordering::Acquire) {
             if self.look() {
                 std::thread::sleep(PACE);
-                step = 0;
-            } else {
-                std::thread::sleep(Duration::from_micros(STEPS[step]));
-                step += 1;
+                step = AGAIN;
+                continue;
             }
-            if self.events.take() {
-                step = step.min(LONGEST);
+            let pause = STEPS[step];
+            step += 1;
+            if pause < LONG {
+                std::thread::sleep(Duration::from_micros(pause));
+                self.events.take();
+            } else if self.events.wait(self.bell.as_fd(), Duration::from_micros(pause)) {
+                step = AGAIN;
             }
         }
     }

@@ -142,6 +142,8 @@ async fn old(version: usize) -> Database {
         all.extend(match step {
             1 => first_rows(),
             2 => second_rows(),
+            // The same statements; what they leave in the new table comes from its triggers.
+            3 => Vec::new(),
             other => panic!("say here what programs of schema {other} wrote"),
         });
     }

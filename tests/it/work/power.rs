@@ -176,11 +176,27 @@ fn whatever_the_disk_forgets_nothing_acknowledged_is_lost() {
 
 #[test]
 fn a_checkpoint_may_be_cut_off_at_any_step() {
+    // Long enough for the log to be cut right after the first transaction.
+    let Some(steps) = look_at_a_load(4000) else { return };
+    let cut = |step: &Step| matches!(step, Step::Truncated { file, size: 0 } if file.ends_with("-wal"));
+    assert!(steps.iter().any(cut), "the log was never cut");
+}
+
+#[test]
+fn a_log_that_is_written_over_may_be_cut_off_at_any_step() {
+    // Long enough to be copied, and too short to be cut.
+    let Some(steps) = look_at_a_load(1100) else { return };
+    let starts = steps.iter().filter(|step| matches!(step, Step::Wrote { file, at: 0, .. } if file.ends_with("-wal")));
+    assert!(starts.count() > 1, "the log was never begun anew");
+}
+
+/// Enqueues a thousand jobs with keys of this length in one transaction, and some more after it; looks at the disk after any
+/// step. None without the tools.
+fn look_at_a_load(key: usize) -> Option<Vec<Step>> {
     const JOBS: usize = 1_050;
-    let Some(sqlite3) = crate::support::need("sqlite3") else { return };
+    let sqlite3 = crate::support::need("sqlite3")?;
     let binary = Binary::new();
-    // The first thousand are one transaction, and long enough for the log to be copied and cut right after it.
-    let key = "k".repeat(1100);
+    let key = "k".repeat(key);
     let line = |n: usize| {
         let job = serde_json::json!({
             "source": format!("a.example/x:{n}"), "destination": format!("b.example/x:{n}"),
@@ -191,11 +207,8 @@ fn a_checkpoint_may_be_cut_off_at_any_step() {
     let file = binary.home().join("lines");
     std::fs::write(&file, (0..JOBS).map(line).collect::<String>()).unwrap();
     let script = format!("exec $F enqueue -o jsonl --from-file '{}'", file.display());
-    let Some(traced) = Traced::start(&binary, &script) else { return };
-    let steps = traced.steps(&binary);
+    let steps = Traced::start(&binary, &script)?.steps(&binary);
 
-    let cuts = steps.iter().filter(|step| matches!(step, Step::Truncated { file, size: 0 } if file.ends_with("-wal")));
-    assert!(cuts.count() > 0, "the log was never cut");
     let folder = binary.home().join("image");
     let mut images = Images { disk: Disk::default(), seen: BTreeSet::new(), seed: 0, folder, opened: 0 };
     let mut told = Told::default();
@@ -214,6 +227,7 @@ fn a_checkpoint_may_be_cut_off_at_any_step() {
     }
     assert!(told.there.len() > JOBS / 2, "only {} acknowledgements were understood", told.there.len());
     assert!(images.opened > 15, "only {} images", images.opened);
+    Some(steps)
 }
 
 #[test]

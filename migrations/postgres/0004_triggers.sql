@@ -1,5 +1,5 @@
--- The same rules at less of a price: history is written once a statement and not once a row, and jobs that meet no equal one
--- are inserted by one statement.
+-- The same rules at less of a price: jobs that meet no equal one are inserted by one statement, and so is the history of what
+-- one statement inserts.
 
 CREATE OR REPLACE FUNCTION @schema@.jobs_after_insert() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
@@ -18,51 +18,6 @@ DROP TRIGGER jobs_inserted ON jobs;
 CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs REFERENCING NEW TABLE AS new_rows
 FOR EACH STATEMENT EXECUTE FUNCTION @schema@.jobs_after_insert();
 
--- A plan that was made for one row must not meet a million of them.
-CREATE OR REPLACE FUNCTION @schema@.jobs_after_transition() RETURNS TRIGGER LANGUAGE plpgsql
-SET enable_nestloop = 'off'
-SET jit = 'off'
-AS $$
-BEGIN
-    INSERT INTO @schema@.job_events
-        (seq, job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, reason, detail)
-    SELECT
-        CASE WHEN n.state = 'pending' AND n.asked_seq IS DISTINCT FROM o.asked_seq THEN n.asked_seq
-            ELSE nextval('@schema@.job_events_seq_seq') END,
-        n.id, @schema@.now_ms(), o.state, n.state, n.generation, n.lease_epoch,
-        -- Plain SQL lets a finished job wait again without a word about its attempts.
-        CASE
-            WHEN o.state = 'running' OR n.generation > o.generation AND n.change_seq = o.change_seq THEN o.attempt
-            ELSE n.attempt
-        END,
-        COALESCE(n.worker, o.worker),
-        CASE WHEN n.change_seq > o.change_seq THEN COALESCE(n.change_actor, 'unknown') ELSE 'sql' END,
-        CASE WHEN n.change_seq > o.change_seq THEN n.change_reason ELSE 'plain SQL' END,
-        CASE
-            WHEN o.state = 'running' AND n.state = 'completed'
-                THEN json_build_object('bytes_moved', n.bytes_moved, 'report', n.report::json)::TEXT
-            WHEN o.state = 'running' AND n.state = 'scheduled'
-                THEN json_build_object('bytes_moved', n.bytes_moved, 'attempt_after', n.attempt, 'run_at', n.run_at,
-                    'failure_stage', n.failure_stage, 'failure_class', n.failure_class,
-                    'failure_message', n.failure_message)::TEXT
-            WHEN o.state = 'running'
-                THEN json_build_object('bytes_moved', n.bytes_moved, 'attempt_after', n.attempt,
-                    'failure_stage', n.failure_stage, 'failure_class', n.failure_class,
-                    'failure_message', n.failure_message)::TEXT
-            WHEN n.state = 'failed'
-                THEN json_build_object('failure_stage', n.failure_stage, 'failure_class', n.failure_class,
-                    'failure_message', n.failure_message)::TEXT
-            WHEN n.state = 'scheduled' THEN json_build_object('run_at', n.run_at)::TEXT
-        END
-    FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id WHERE n.state <> o.state;
-    RETURN NULL;
-END
-$$;
-
-DROP TRIGGER jobs_transition ON jobs;
-CREATE TRIGGER jobs_transition AFTER UPDATE ON jobs REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-FOR EACH STATEMENT EXECUTE FUNCTION @schema@.jobs_after_transition();
-
 CREATE OR REPLACE FUNCTION @schema@.enqueue_jobs(
     sources TEXT[], destinations TEXT[], options TEXT[], queues TEXT[], priorities BIGINT[], max_attempts BIGINT[],
     run_ats BIGINT[], keys TEXT[], source_keys TEXT[], dest_keys TEXT[], dest_registries TEXT[], joins BOOLEAN[],
@@ -71,6 +26,7 @@ CREATE OR REPLACE FUNCTION @schema@.enqueue_jobs(
 RETURNS TABLE (place BIGINT, id BIGINT, created BOOLEAN) LANGUAGE plpgsql
 SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = 'off'
+SET enable_nestloop = 'off'
 SET jit = 'off'
 AS $$
 #variable_conflict use_column
@@ -82,19 +38,28 @@ DECLARE
 BEGIN
     -- Jobs of as many targets, none of which meets an equal one: the usual case goes in one statement.
     IF (SELECT COUNT(DISTINCT w.dest_key) FROM unnest(dest_keys) AS w (dest_key)) = cardinality(dest_keys)
+        -- Each is looked up by itself: nothing else is done with an index.
         AND NOT EXISTS (
             SELECT FROM unnest(options, queues, run_ats, source_keys, dest_keys, dest_registries, joins)
-                AS w (options, queue, run_at, source_key, dest_key, dest_registry, joins), @schema@.jobs AS j
-            WHERE w.joins AND w.run_at IS NULL AND j.state = 'pending' AND j.queue = w.queue
-                AND j.dest_registry = w.dest_registry AND j.dest_key = w.dest_key AND j.source_key = w.source_key
-                AND j.options_key = w.options AND j.kind = 'copy' AND j.asked_seq IS NOT NULL
+                AS w (options, queue, run_at, source_key, dest_key, dest_registry, joins)
+            CROSS JOIN LATERAL (
+                SELECT FROM @schema@.jobs AS j
+                WHERE w.joins AND w.run_at IS NULL AND j.state = 'pending' AND j.queue = w.queue
+                    AND j.dest_registry = w.dest_registry AND j.dest_key = w.dest_key AND j.source_key = w.source_key
+                    AND j.options_key = w.options AND j.kind = 'copy' AND j.asked_seq IS NOT NULL
+                LIMIT 1
+            ) AS equal
         )
         AND NOT EXISTS (
             SELECT FROM unnest(options, queues, run_ats, source_keys, dest_keys, joins)
-                AS w (options, queue, run_at, source_key, dest_key, joins), @schema@.jobs AS j
-            WHERE w.joins AND w.run_at IS NULL AND j.state = 'scheduled' AND j.dest_key = w.dest_key
-                AND j.source_key = w.source_key AND j.options_key = w.options AND j.queue = w.queue AND j.kind = 'copy'
-                AND j.asked_seq IS NOT NULL AND j.paused_at IS NULL
+                AS w (options, queue, run_at, source_key, dest_key, joins)
+            CROSS JOIN LATERAL (
+                SELECT FROM @schema@.jobs AS j
+                WHERE w.joins AND w.run_at IS NULL AND j.state = 'scheduled' AND j.dest_key = w.dest_key
+                    AND j.source_key = w.source_key AND j.options_key = w.options AND j.queue = w.queue
+                    AND j.kind = 'copy' AND j.asked_seq IS NOT NULL AND j.paused_at IS NULL
+                LIMIT 1
+            ) AS equal
         )
     THEN
         RETURN QUERY

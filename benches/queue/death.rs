@@ -62,12 +62,14 @@ pub async fn recovery(bench: &mut Bench) -> Measured {
 
 async fn one_death(database: &Database, store: &Store, pause: Duration) -> Measured<(Duration, Duration)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let source = format!("127.0.0.1:{}/stalls:1", listener.local_addr()?.port());
+    // Both ends stall: an attempt that fails by itself, because a name is not known, would have nobody to die for it.
+    let host = format!("127.0.0.1:{}", listener.local_addr()?.port());
+    let (source, destination) = (format!("{host}/stalls:1"), format!("{host}/mirror:1"));
     let mut registry = JoinSet::new();
     registry.spawn(stall(listener));
     let mut workers = [program::start(database, &["work"])?, program::start(database, &["work"])?];
     until("two workers", async || Ok((store.workers().await?.len() == 2).then_some(()))).await?;
-    let job = NewJob::parse(&source, "mirror.example.com/stalls:1", CopyOptions::default(), Path::new("/"))?;
+    let job = NewJob::parse(&source, &destination, CopyOptions::default(), Path::new("/"))?;
     let id = store.enqueue(vec![job], "bench").await?.first().ok_or("nothing was enqueued")?.id;
     let holder = until("the job to run", async || Ok(store.job(id).await?.and_then(|job| job.worker))).await?;
     tokio::time::sleep(pause).await;

@@ -306,6 +306,7 @@ pub async fn drain(bench: &mut Bench) -> Measured {
             settled += ended??;
         }
         let time = timer.elapsed();
+        drop(known);
         if settled != jobs {
             return Err(format!("drain: {settled} jobs were settled instead of {jobs}").into());
         }

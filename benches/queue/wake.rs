@@ -69,6 +69,8 @@ async fn take(database: &Database, store: &Store, count: usize, across: bool) ->
         samples.add(next(&mut started, &mut worker).await?.since(asked));
     }
     completed(store, count).await?;
+    // The database is closed by who has it last.
+    worker.shutdown().await;
     Ok(samples)
 }
 

@@ -38,16 +38,18 @@ DECLARE
 BEGIN
     -- Jobs of as many targets, none of which meets an equal one: the usual case goes in one statement.
     IF (SELECT COUNT(DISTINCT w.dest_key) FROM unnest(dest_keys) AS w (dest_key)) = cardinality(dest_keys)
-        -- Each is looked up by itself: nothing else is done with an index.
+        -- Each is looked up by itself, in the order of targets: only the right index gives that order, also to a planner who
+        -- has not seen the table grow.
         AND NOT EXISTS (
             SELECT FROM unnest(options, queues, run_ats, source_keys, dest_keys, dest_registries, joins)
                 AS w (options, queue, run_at, source_key, dest_key, dest_registry, joins)
             CROSS JOIN LATERAL (
                 SELECT FROM @schema@.jobs AS j
                 WHERE w.joins AND w.run_at IS NULL AND j.state = 'pending' AND j.queue = w.queue
-                    AND j.dest_registry = w.dest_registry AND j.dest_key = w.dest_key AND j.source_key = w.source_key
-                    AND j.options_key = w.options AND j.kind = 'copy' AND j.asked_seq IS NOT NULL
-                LIMIT 1
+                    AND j.dest_registry = w.dest_registry AND j.dest_key >= w.dest_key AND j.dest_key <= w.dest_key
+                    AND j.source_key = w.source_key AND j.options_key = w.options AND j.kind = 'copy'
+                    AND j.asked_seq IS NOT NULL
+                ORDER BY j.queue, j.dest_registry, j.dest_key LIMIT 1
             ) AS equal
         )
         AND NOT EXISTS (
@@ -55,10 +57,10 @@ BEGIN
                 AS w (options, queue, run_at, source_key, dest_key, joins)
             CROSS JOIN LATERAL (
                 SELECT FROM @schema@.jobs AS j
-                WHERE w.joins AND w.run_at IS NULL AND j.state = 'scheduled' AND j.dest_key = w.dest_key
-                    AND j.source_key = w.source_key AND j.options_key = w.options AND j.queue = w.queue
-                    AND j.kind = 'copy' AND j.asked_seq IS NOT NULL AND j.paused_at IS NULL
-                LIMIT 1
+                WHERE w.joins AND w.run_at IS NULL AND j.state = 'scheduled' AND j.dest_key >= w.dest_key
+                    AND j.dest_key <= w.dest_key AND j.source_key = w.source_key AND j.options_key = w.options
+                    AND j.queue = w.queue AND j.kind = 'copy' AND j.asked_seq IS NOT NULL AND j.paused_at IS NULL
+                ORDER BY j.dest_key LIMIT 1
             ) AS equal
         )
     THEN
@@ -99,16 +101,15 @@ BEGIN
             -- One that somebody else has locked is about to change: it does not count as waiting.
             SELECT j.id INTO found_id FROM @schema@.jobs AS j
             WHERE j.state = 'pending' AND j.queue = wish.queue AND j.dest_registry = wish.dest_registry
-                AND j.dest_key = wish.dest_key AND j.source_key = wish.source_key AND j.options_key = wish.options
-                AND j.kind = 'copy'
-                AND j.asked_seq IS NOT NULL
-            ORDER BY j.priority, j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+                AND j.dest_key >= wish.dest_key AND j.dest_key <= wish.dest_key AND j.source_key = wish.source_key
+                AND j.options_key = wish.options AND j.kind = 'copy' AND j.asked_seq IS NOT NULL
+            ORDER BY j.dest_key, j.priority, j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
             IF found_id IS NULL THEN
                 SELECT j.id INTO found_id FROM @schema@.jobs AS j
-                WHERE j.state = 'scheduled' AND j.dest_key = wish.dest_key AND j.source_key = wish.source_key
-                    AND j.options_key = wish.options AND j.queue = wish.queue AND j.kind = 'copy'
-                    AND j.asked_seq IS NOT NULL AND j.paused_at IS NULL
-                ORDER BY j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+                WHERE j.state = 'scheduled' AND j.dest_key >= wish.dest_key AND j.dest_key <= wish.dest_key
+                    AND j.source_key = wish.source_key AND j.options_key = wish.options AND j.queue = wish.queue
+                    AND j.kind = 'copy' AND j.asked_seq IS NOT NULL AND j.paused_at IS NULL
+                ORDER BY j.dest_key, j.id LIMIT 1 FOR UPDATE SKIP LOCKED;
             END IF;
         END IF;
         IF found_id IS NOT NULL THEN

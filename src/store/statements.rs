@@ -9,11 +9,11 @@ macro_rules! job_columns {
     };
 }
 
-/// What all lists of jobs have in common.
+/// What all lists of jobs have in common. A page begins where the last one ended: that is a place in the index.
 macro_rules! jobs_filter {
     () => {
         "(?2 IS NULL OR source GLOB ?2) AND (?3 IS NULL OR destination GLOB ?3) AND (?4 IS NULL OR created_at >= ?4) \
-         AND (?5 IS NULL OR id < ?5) AND (?7 IS NULL OR queue = ?7) AND (?8 IS NULL OR batch_id = ?8) \
+         AND id < COALESCE(?5, 9223372036854775807) AND (?7 IS NULL OR queue = ?7) AND (?8 IS NULL OR batch_id = ?8) \
          ORDER BY id DESC LIMIT ?6"
     };
 }

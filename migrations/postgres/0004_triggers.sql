@@ -1,10 +1,57 @@
 -- The same rules at less of a price: jobs that meet no equal one are inserted by one statement, and so is the history of what
 -- one statement inserts.
 
+CREATE OR REPLACE FUNCTION @schema@.jobs_before_insert() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    -- Ids come from the sequence, so none is beyond the last one that it gave.
+    IF NEW.id < 1 OR NEW.id > (SELECT last_value FROM @schema@.jobs_id_seq) THEN
+        RAISE EXCEPTION 'ids are given by the database: leave the id out' USING ERRCODE = '23000';
+    END IF;
+    IF NEW.state NOT IN ('pending', 'scheduled') THEN
+        RAISE EXCEPTION 'a job is inserted as pending or scheduled' USING ERRCODE = '23000';
+    END IF;
+    IF NEW.generation <> 1 OR NEW.attempt <> 0 OR NEW.crash_count <> 0 OR NEW.lease_epoch <> 0 OR NEW.lease_beat <> 0
+        OR NEW.worker IS NOT NULL OR NEW.lease_until IS NOT NULL OR NEW.started_at IS NOT NULL
+        OR NEW.finished_at IS NOT NULL OR NEW.report IS NOT NULL OR NEW.failure_class IS NOT NULL
+        OR NEW.cancel_requested_at IS NOT NULL OR NEW.bytes_moved <> 0 OR NEW.asked_seq IS NOT NULL
+        OR NEW.change_seq NOT IN (0, 1)
+    THEN
+        RAISE EXCEPTION 'a new job has no attempt, lease, result or generation of its own: leave those columns out'
+            USING ERRCODE = '23000';
+    END IF;
+    IF NEW.change_seq = 0 THEN
+        IF NEW.source_key IS NOT NULL OR NEW.dest_key IS NOT NULL OR NEW.dest_registry IS NOT NULL
+            OR NEW.options_key IS NOT NULL
+        THEN
+            RAISE EXCEPTION 'the canonical references of a job are the program''s: leave those columns out'
+                USING ERRCODE = '23000';
+        END IF;
+        IF abs(NEW.created_at - @schema@.now_ms()) > 60000 THEN
+            RAISE EXCEPTION 'created_at is the time of the insert: leave it out' USING ERRCODE = '23000';
+        END IF;
+        IF NEW.state = 'pending' AND NEW.run_at > @schema@.now_ms() THEN
+            NEW.state := 'scheduled';
+        END IF;
+    END IF;
+    -- Known already, or on its way into the database by somebody who is waited for: then the unique index of the jobs has the
+    -- last word, or, when no job bears the key, what it asked for was done or waits. As ON CONFLICT DO NOTHING.
+    IF NEW.idempotency_key IS NOT NULL THEN
+        INSERT INTO @schema@.idempotency_keys (key, job_id, created_at)
+        VALUES (NEW.idempotency_key, NEW.id, NEW.created_at) ON CONFLICT DO NOTHING;
+        IF NOT FOUND AND NOT EXISTS (SELECT FROM @schema@.jobs WHERE idempotency_key = NEW.idempotency_key) THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    -- The creation event takes the same number.
+    IF NEW.state = 'pending' THEN
+        NEW.asked_seq := nextval('@schema@.job_events_seq_seq');
+    END IF;
+    RETURN NEW;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION @schema@.jobs_after_insert() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO @schema@.idempotency_keys (key, job_id, created_at)
-    SELECT n.idempotency_key, n.id, n.created_at FROM new_rows AS n WHERE n.idempotency_key IS NOT NULL;
     INSERT INTO @schema@.job_events (seq, job_id, at, to_state, generation, lease_epoch, attempt, actor, reason)
     SELECT COALESCE(n.asked_seq, nextval('@schema@.job_events_seq_seq')), n.id, @schema@.now_ms(), n.state, n.generation,
         n.lease_epoch, n.attempt,

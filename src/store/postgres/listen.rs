@@ -82,11 +82,10 @@ impl Listener {
         self.skipped.clone()
     }
 
-    /// Something was committed here that somebody in this process may wait for. Who listens hears of it from the server.
+    /// Something was committed here that somebody in this process may wait for. Who listens hears of it from the server too,
+    /// but later, and looks once more then.
     pub(super) fn committed(&self) {
-        if !self.heard.listens.load(Ordering::Relaxed) {
-            self.heard.notice();
-        }
+        self.heard.notice();
     }
 
     /// Returns when something was committed since the last return with this cursor, or after `at_most`. The first call returns

@@ -9,7 +9,7 @@ use crate::support::{PATIENCE, unix_seconds};
 use freightliner::clock::Clock;
 use freightliner::job::{JobId, NewJob, Report, State};
 use freightliner::store::{Claim, ClaimRequest, Confirmed, Error, Held, Outcome, Settled, Store, Work};
-use sqlx::{Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -520,4 +520,36 @@ fn kind(value: &serde_json::Value) -> String {
         serde_json::Value::Number(number) if number.is_f64() => "seconds".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Plain SQL with a key that somebody else is just giving to another job waits for him, and then does nothing.
+#[tokio::test]
+async fn a_key_that_becomes_known_meanwhile_is_no_error_for_plain_sql() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let waiting = bench.enqueue(numbered(1)).await;
+    let url = bench.database.url();
+    let mut first = sqlx::PgConnection::connect(&url).await.unwrap();
+    let mut second = sqlx::PgConnection::connect(&url).await.unwrap();
+    let key =
+        AssertSqlSafe(format!("INSERT INTO idempotency_keys (key, job_id, created_at) VALUES ('k', {waiting}, 1)"));
+    sqlx::raw_sql("BEGIN").execute(&mut first).await.unwrap();
+    sqlx::raw_sql(key).execute(&mut first).await.unwrap();
+    let insert = sqlx::raw_sql(
+        "INSERT INTO jobs (source, destination, idempotency_key) VALUES ('a.example/x:2', 'b.example/x:2', 'k') \
+         ON CONFLICT DO NOTHING",
+    )
+    .execute(&mut second);
+    let commit = async {
+        // The insert waits by now.
+        let blocked = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+        while bench.number(blocked).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut first).await.unwrap();
+    };
+    let (inserted, ()) = tokio::join!(insert, commit);
+    assert_eq!(inserted.unwrap().rows_affected(), 0);
+    assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 1);
+    assert_eq!(bench.number("SELECT job_id FROM idempotency_keys WHERE key = 'k'").await, waiting);
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 /// Prepared statements that are kept: more than there are in `statements.rs`, in all the widths that [`Direct::many`] uses.
 const STATEMENTS: usize = 300;
-/// Rows in one `VALUES` at most; 256 of fifteen columns are far below the limit of parameters.
-const WIDEST: usize = 256;
+/// Rows in one `VALUES` at most: as many as the writer takes at a time. With fifteen columns that is half of what SQLite allows
+/// in parameters.
+const WIDEST: usize = 1024;
 /// What stands before the row of parameters in a statement for [`Direct::many`].
 const VALUES: &str = "VALUES (";
 
@@ -300,7 +301,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let direct = Direct::open(&folder.path().join("x.db"), Duration::from_secs(1)).unwrap();
         let statement = "WITH v (a, b) AS (VALUES (?1, ?2)) SELECT a, b FROM v WHERE a IS NOT NULL";
-        for count in [0, 1, 2, 3, 8, 100, 256, 257, 1000] {
+        for count in [0, 1, 2, 3, 8, 100, 256, 257, 1024, 1025, 3000] {
             let rows: Vec<Vec<Cell<'_>>> = (0..count)
                 .map(|at: i64| vec![at.into(), if at % 2 == 0 { Cell::from("x") } else { None::<i64>.into() }])
                 .collect();

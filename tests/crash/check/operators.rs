@@ -91,10 +91,10 @@ fn pauses(evidence: &Evidence<'_>, findings: &mut Findings) {
             Some("paused") => drop(paused.insert(event.job_id)),
             Some("resumed") => drop(paused.remove(&event.job_id)),
             _ if begins_anew(event) => drop(paused.remove(&event.job_id)),
-            _ if event.to_state == "running" || event.reason.as_deref() == Some("due") => {
-                if paused.contains(&event.job_id) {
-                    findings.add(&[event.job_id], format!("event {}: it is paused", event.seq));
-                }
+            _ if paused.contains(&event.job_id)
+                && (event.to_state == "running" || event.reason.as_deref() == Some("due")) =>
+            {
+                findings.add(&[event.job_id], format!("event {}: it is paused", event.seq));
             }
             _ => {}
         }

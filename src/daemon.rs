@@ -8,7 +8,7 @@ use crate::job::{Job, JobId, State};
 use crate::replicate::Attempt;
 use crate::shutdown::{Shutdown, Signal, Signals};
 use crate::store::{Claim, ClaimRequest, Error as StoreError, Store};
-use crate::sweep::{self, Sweeper};
+use crate::sweep::{self, Sweeper, Upkeep};
 use crate::worker::attempt::{self, Controls};
 use crate::worker::presence::Presence;
 use crate::worker::{Parts, Worked, Worker, places::Place};
@@ -53,24 +53,7 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let shutdown = Shutdown::default();
     let presence = Arc::new(start(&parts, parts.settings.concurrency).await?);
-    let mut tasks: JoinSet<Result<Option<Worked>, StoreError>> = JoinSet::new();
-    let sweeper = Sweeper::new(
-        parts.store.clone(),
-        presence.place.clone(),
-        parts.clock.clone(),
-        sweep::Settings {
-            interval: parts.settings.sweep_interval,
-            margin: parts.settings.lease_margin,
-            poison_limit: parts.settings.poison_limit,
-            retention: Some(parts.settings.retention),
-        },
-        Some(presence.id),
-    );
-    let until = shutdown.clone();
-    tasks.spawn(async move {
-        sweeper.run(until).await;
-        Ok(None)
-    });
+    let mut tasks = keepers(&parts, &presence, &shutdown);
     let (worker, until) = (Worker::new(parts.clone(), presence.clone()), shutdown.clone());
     tasks.spawn(async move { worker.run(&until, drain).await.map(Some) });
     notify(&[sd_notify::NotifyState::Ready]);
@@ -87,7 +70,7 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
                     ended.worked = worked;
                     shutdown.now();
                 }
-                // The sweeper ends as soon as nothing new is taken; running copies still have their grace.
+                // Sweeper and upkeep end as soon as nothing new is taken; running copies still have their grace.
                 Some(Ok(Ok(None))) => {}
                 Some(Ok(Err(error))) => {
                     failure = Some(Error::Store(error));
@@ -115,6 +98,34 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     }
     leave(presence, &parts.store).await;
     failure.map_or(Ok(ended), Err)
+}
+
+/// Sweeper and upkeep, which go on beside the worker until nothing new is taken.
+fn keepers(parts: &Parts, presence: &Presence, shutdown: &Shutdown) -> JoinSet<Result<Option<Worked>, StoreError>> {
+    let mut tasks = JoinSet::new();
+    let sweeper = Sweeper::new(
+        parts.store.clone(),
+        presence.place.clone(),
+        parts.clock.clone(),
+        sweep::Settings {
+            interval: parts.settings.sweep_interval,
+            margin: parts.settings.lease_margin,
+            poison_limit: parts.settings.poison_limit,
+            retention: Some(parts.settings.retention),
+        },
+        Some(presence.id),
+    );
+    let until = shutdown.clone();
+    tasks.spawn(async move {
+        sweeper.run(until).await;
+        Ok(None)
+    });
+    let (upkeep, until) = (Upkeep::new(parts.store.clone()), shutdown.clone());
+    tasks.spawn(async move {
+        upkeep.run(until).await;
+        Ok(None)
+    });
+    tasks
 }
 
 /// Tells systemd, when it listens.

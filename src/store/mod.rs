@@ -127,6 +127,16 @@ impl Store {
         on!(self, store => store.busy(queue).await)
     }
 
+    /// True once when jobs were enqueued through this store or its clones since the last call: they can be claimed without a
+    /// look at what there is to do. Always false on SQLite, where that look costs next to nothing.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(store) => store.was_asked(),
+        }
+    }
+
     /// The newest event's seq; 0 when there is none.
     ///
     /// # Errors
@@ -376,6 +386,19 @@ impl Store {
     /// [`Error::Backend`]; then nothing was removed.
     pub async fn prune(&self, retention: Retention, limit: u32, actor: &str) -> Result<Pruned, Error> {
         on!(self, store => store.prune(retention, limit, actor).await)
+    }
+
+    /// Has the database forget what was changed or removed, when that was so much that it slows claims: PostgreSQL is told to
+    /// vacuum its jobs, at most every 30 s over all hosts, and not behind a pooler, where its autovacuum has to do alone. Then
+    /// true. SQLite keeps itself.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; nothing is lost by that.
+    pub async fn tend(&self) -> Result<bool, Error> {
+        match self {
+            Self::Sqlite(_) => Ok(false),
+            Self::Postgres(store) => store.tend().await,
+        }
     }
 
     /// What [`Store::prune`] would remove in all. Reads only.

@@ -8,6 +8,7 @@
 //! that bears a dead worker's id.
 
 mod remove;
+mod upkeep;
 
 use crate::clock::{BootTime, Clock, UnixMillis};
 use crate::job::{JobId, State};
@@ -21,6 +22,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 use uuid::Uuid;
+
+pub use upkeep::Upkeep;
 
 /// How often the locks of workers are looked at between two sweeps: a killed worker's jobs go on within a second.
 const GLANCE: Duration = Duration::from_millis(300);

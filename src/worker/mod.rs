@@ -342,13 +342,20 @@ impl<R: Run> Worker<R> {
                 }
             }
         }
+        let room = self.room();
+        if room > 0 && store.was_asked() {
+            let claimed = self.claim(room, false).await?;
+            if claimed > 0 {
+                return Ok(Tick { claimed, more: true, idle_for: Duration::ZERO });
+            }
+        }
+        let store = &self.store;
         let mut waiting = store.waiting().await?;
         if waiting.due {
             store.due().await?;
             waiting.intake = true;
             waiting.pending = true;
         }
-        let room = self.room();
         let claimed = match (waiting.intake, (waiting.pending || waiting.intake) && room > 0) {
             (_, true) => self.claim(room, waiting.intake).await?,
             (true, false) => {

@@ -12,9 +12,10 @@
 use super::connect::{Again, Connections, Statement};
 use super::lane::Lane;
 use super::listen::Skipped;
+use super::queue::bind_parsed;
 use super::{NEWEST_SCHEMA, Postgres, millis, statements as sql, test_time};
 use crate::clock::{BootTime, Clock};
-use crate::job::JobId;
+use crate::job::{JobId, Parsed};
 use crate::store::rows::{self, Columns};
 use crate::store::{Claim, ClaimRequest, Error, Fence, Intake};
 use sqlx::postgres::PgRow;
@@ -25,7 +26,13 @@ use std::time::Duration;
 /// Jobs that one statement takes at most: bounds how long other hosts wait for their turn.
 const MOST: usize = 256;
 
-pub(super) type Claims = Lane<ClaimRequest, Vec<Claim>>;
+pub(super) type Claims = Lane<Ask, Vec<Claim>>;
+
+/// A request, and rows of plain SQL that can be claimed once they are taken in.
+pub(super) struct Ask {
+    request: ClaimRequest,
+    parsed: Vec<(JobId, Parsed)>,
+}
 
 /// Running jobs that this process knows to be its own.
 #[derive(Clone, Default)]
@@ -53,14 +60,25 @@ pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock, skip
 
 impl Postgres {
     pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
-        self.inner.claims.ask(request).await
+        self.inner.claims.ask(Ask { request, parsed: Vec::new() }).await
     }
 
     pub(in crate::store) async fn intake_and_claim(
         &self,
         request: ClaimRequest,
     ) -> Result<(Intake, Vec<Claim>), Error> {
-        Ok((self.intake().await?, self.claim(request).await?))
+        let unparsed = self.unparsed().await?;
+        if unparsed.good.is_empty() || !unparsed.bad.is_empty() || request.room == 0 {
+            return Ok((self.take_in(unparsed).await?, self.claim(request).await?));
+        }
+        let accepted = u64::try_from(unparsed.good.len()).unwrap_or(u64::MAX);
+        let parsed = unparsed.good.clone();
+        match self.inner.claims.ask(Ask { request: request.clone(), parsed }).await {
+            Ok(claims) => Ok((Intake { accepted, ..Intake::default() }, claims)),
+            // One that the database does not take: intake finds out which.
+            Err(Error::Invalid(_)) => Ok((self.take_in(unparsed).await?, self.claim(request).await?)),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -77,16 +95,19 @@ struct Claimer {
 }
 
 impl Claimer {
-    async fn run(&self, requests: Vec<ClaimRequest>) -> Vec<Result<Vec<Claim>, Error>> {
+    async fn run(&self, asks: Vec<Ask>) -> Vec<Result<Vec<Claim>, Error>> {
         let mut kinds: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
-        for (place, request) in requests.iter().enumerate() {
+        for (place, Ask { request, .. }) in asks.iter().enumerate() {
             let kind = (request.queue.clone(), request.only, request.registry_limits.clone());
             kinds.entry(kind).or_default().push(place);
         }
-        let mut answers: Vec<Result<Vec<Claim>, Error>> = requests.iter().map(|_| Ok(Vec::new())).collect();
+        let mut answers: Vec<Result<Vec<Claim>, Error>> = asks.iter().map(|_| Ok(Vec::new())).collect();
         for places in kinds.into_values() {
-            let mut hands: Vec<Hand<'_>> = places.iter().map(|place| Hand::new(&requests[*place])).collect();
-            let claimed = self.claim(&mut hands).await;
+            let mut hands: Vec<Hand<'_>> = places.iter().map(|place| Hand::new(&asks[*place].request)).collect();
+            // Two that looked at the same time found the same rows.
+            let parsed = places.iter().flat_map(|place| &asks[*place].parsed).map(|(id, parsed)| (*id, parsed));
+            let parsed = parsed.collect::<BTreeMap<_, _>>().into_iter().map(|(id, parsed)| (id, parsed.clone()));
+            let claimed = self.claim(&mut hands, parsed.collect()).await;
             let full = hands.into_iter().map(|hand| hand.claims);
             for (place, claims) in places.into_iter().zip(full) {
                 answers[place] = match &claimed {
@@ -99,14 +120,14 @@ impl Claimer {
         answers
     }
 
-    /// Fills the hands, all of one kind.
-    async fn claim(&self, hands: &mut [Hand<'_>]) -> Result<(), Error> {
+    /// Fills the hands, all of one kind, after it took in what was parsed.
+    async fn claim(&self, hands: &mut [Hand<'_>], mut parsed: Vec<(JobId, Parsed)>) -> Result<(), Error> {
         if self.is_in_doubt() {
             let rows = self.control.rows(Again::Harmless, &self.adopt(hands)).await?;
             self.deal(rows, hands)?;
         }
         // In portions: other hosts have their turns between them.
-        while let Some((room, statement)) = self.statement(hands) {
+        while let Some((room, statement)) = self.statement(hands, &std::mem::take(&mut parsed)) {
             let mut rows = match self.control.rows(Again::NeverNorLocked, &statement).await {
                 Ok(rows) => rows,
                 Err(failed) => {
@@ -153,7 +174,7 @@ impl Claimer {
     }
 
     /// With the number of jobs that it takes at most. None when all hands are full.
-    fn statement(&self, hands: &[Hand<'_>]) -> Option<(usize, Statement)> {
+    fn statement(&self, hands: &[Hand<'_>], parsed: &[(JobId, Parsed)]) -> Option<(usize, Statement)> {
         let (mut workers, mut ttls) = (Vec::new(), Vec::new());
         for hand in hands {
             let worker = hand.request.worker.to_string();
@@ -164,9 +185,14 @@ impl Claimer {
         let request = hands.first().filter(|_| !workers.is_empty())?.request;
         let limits = &request.registry_limits;
         let room = workers.len();
+        let claim = if parsed.is_empty() {
+            Statement::new(sql::CLAIM)
+        } else {
+            bind_parsed(Statement::new(sql::CLAIM_PARSED), parsed)
+        };
         Some((
             room,
-            Statement::new(sql::CLAIM)
+            claim
                 .bind(workers)
                 .bind(ttls)
                 .bind(request.queue.clone())

@@ -164,6 +164,10 @@ impl Sessions {
         self.listening.as_ref()
     }
 
+    pub(super) const fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
     /// What a session is started with: the server gives up on us when we are gone, and an acknowledged commit is durable.
     fn of(&self, limit: Duration, more: &[(&str, &str)]) -> PgConnectOptions {
         if self.pooled {

@@ -11,6 +11,7 @@ use crate::store::{Error, Intake, Waiting};
 use sqlx::postgres::PgRow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Rows that intake parses in one go.
 const INTAKE_BATCH: i64 = 500;
@@ -52,6 +53,7 @@ impl Postgres {
             )));
         }
         let enqueued = self.inner.enqueues.ask(Wish { jobs, actor: plain(actor) }).await?;
+        self.inner.asked.store(true, Ordering::Release);
         self.inner.listener.committed();
         Ok(enqueued)
     }
@@ -66,6 +68,10 @@ impl Postgres {
             Statement::new(sql::LOAD_FINISHED).bind_text(content_hash).bind(int(number)).bind(self.inner.now());
         self.inner.bulk.rows(Again::Harmless, &statement).await?;
         Ok(())
+    }
+
+    pub(in crate::store) fn was_asked(&self) -> bool {
+        self.inner.asked.swap(false, Ordering::AcqRel)
     }
 
     pub(in crate::store) async fn waiting(&self) -> Result<Waiting, Error> {
@@ -102,15 +108,25 @@ impl Postgres {
     }
 
     pub(in crate::store) async fn intake(&self) -> Result<Intake, Error> {
+        self.take_in(self.unparsed().await?).await
+    }
+
+    /// Rows of plain SQL that wait, parsed. Nothing is written.
+    pub(super) async fn unparsed(&self) -> Result<Unparsed, Error> {
         let rows = self.inner.bulk.rows(Again::Harmless, &Statement::new(sql::UNPARSED).bind(INTAKE_BATCH)).await?;
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let mut unparsed = Unparsed::default();
         for row in &rows {
             let id = row.int("id")?;
             match parse(row)? {
-                Ok(parsed) => good.push((id, parsed)),
-                Err(Invalid(message)) => bad.push((id, message)),
+                Ok(parsed) => unparsed.good.push((id, parsed)),
+                Err(Invalid(message)) => unparsed.bad.push((id, message)),
             }
         }
+        Ok(unparsed)
+    }
+
+    pub(super) async fn take_in(&self, unparsed: Unparsed) -> Result<Intake, Error> {
+        let Unparsed { good, mut bad } = unparsed;
         let mut intake = Intake::default();
         match self.accept(&good).await {
             Ok(accepted) => intake.accepted = accepted,
@@ -141,15 +157,26 @@ impl Postgres {
         if good.is_empty() {
             return Ok(0);
         }
-        let column = |text: fn(&Parsed) -> String| good.iter().map(|(_, parsed)| text(parsed)).collect::<Vec<_>>();
-        let statement = Statement::new(sql::PARSED)
-            .bind(good.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-            .bind(column(Parsed::source_key))
-            .bind(column(Parsed::dest_key))
-            .bind(column(Parsed::dest_registry))
-            .bind(column(|parsed| parsed.options.canonical()));
-        self.inner.bulk.row(&statement).await?.count("jobs")
+        self.inner.bulk.row(&bind_parsed(Statement::new(sql::PARSED), good)).await?.count("jobs")
     }
+}
+
+/// Rows of plain SQL: what they ask for, or what is wrong with them.
+#[derive(Debug, Default)]
+pub(super) struct Unparsed {
+    pub(super) good: Vec<(JobId, Parsed)>,
+    pub(super) bad: Vec<(JobId, String)>,
+}
+
+/// Gives a statement its first five parameters: ids, sources, targets, registries, options.
+pub(super) fn bind_parsed(statement: Statement, parsed: &[(JobId, Parsed)]) -> Statement {
+    let column = |text: fn(&Parsed) -> String| parsed.iter().map(|(_, parsed)| text(parsed)).collect::<Vec<_>>();
+    statement
+        .bind(parsed.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        .bind(column(Parsed::source_key))
+        .bind(column(Parsed::dest_key))
+        .bind(column(Parsed::dest_registry))
+        .bind(column(|parsed| parsed.options.canonical()))
 }
 
 /// What a row of plain SQL asks for.

@@ -108,6 +108,10 @@ statements! {
     CLAIM = concat!("SELECT ", job_columns!(), " FROM claim_jobs($1::TEXT[], $2::BIGINT[], $3::TEXT, $4::BIGINT, $5::TEXT[], \
         $6::BIGINT[], $7::BIGINT, $8::BIGINT)");
 
+    /// As [`PARSED`] and then [`CLAIM`]: $1 ids, $2 sources, $3 targets, $4 registries, $5 options, $6..$13 those of the claim.
+    CLAIM_PARSED = concat!("SELECT ", job_columns!(), " FROM parse_and_claim($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], \
+        $5::TEXT[], $6::TEXT[], $7::BIGINT[], $8::TEXT, $9::BIGINT, $10::TEXT[], $11::BIGINT[], $12::BIGINT, $13::BIGINT)");
+
     /// Running jobs of these workers that their process does not know of, because the answer to a claim was lost; their leases
     /// hold from now on. $1 workers, $2 ids and $3 epochs that are known, $4 at most so many, $5 ms that a lease holds, $6 now.
     ADOPT = concat!("WITH free AS MATERIALIZED (SELECT id FROM jobs WHERE state = 'running' AND worker = ANY ($1::TEXT[]) \
@@ -317,6 +321,16 @@ statements! {
     PRUNE = "WITH same AS MATERIALIZED (SELECT j.id FROM unnest($1::BIGINT[], $2::BIGINT[]) AS found (id, finished_at) \
             JOIN jobs AS j ON j.id = found.id WHERE j.finished_at = found.finished_at FOR UPDATE OF j SKIP LOCKED) \
         SELECT prune_jobs(ARRAY(SELECT same.id FROM same), $3::BIGINT, $4::TEXT, $5::TEXT) AS jobs";
+
+    /// Index entries of rows that are gone slow whoever looks for the next job. $1 so many are worth a vacuum, when they are
+    /// also a fiftieth of all, as for the table's autovacuum; $2 seconds since the last one.
+    UNTENDED = "SELECT COUNT(*) > 0 AS untended FROM pg_stat_user_tables AS t WHERE t.relid = 'jobs'::REGCLASS \
+        AND t.n_dead_tup >= GREATEST($1::BIGINT, t.n_live_tup / 50) \
+        AND COALESCE(GREATEST(t.last_vacuum, t.last_autovacuum) < now() - make_interval(secs => $2::BIGINT), TRUE) \
+        AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.relid = t.relid)";
+
+    /// Cutting the file short would need everybody to wait.
+    TEND = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE, INDEX_CLEANUP TRUE) jobs";
 
     /// Removes old keys of jobs that are not kept any more. $1 made before, $2 limit.
     PRUNE_KEYS = "WITH old AS MATERIALIZED (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < $1 \

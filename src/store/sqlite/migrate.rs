@@ -22,10 +22,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/sqlite/0002_operations.sql") },
     Migration { version: 3, name: "order", sql: include_str!("../../../migrations/sqlite/0003_order.sql") },
     Migration { version: 4, name: "triggers", sql: include_str!("../../../migrations/sqlite/0004_triggers.sql") },
+    Migration { version: 5, name: "equal", sql: include_str!("../../../migrations/sqlite/0005_equal.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 4;
+pub(super) const NEWEST: i64 = 5;
 
 /// "FRGT": tells our files from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x4652_4754;

@@ -3,6 +3,7 @@
 use super::{Bench, TTL, copy, later, numbered};
 use freightliner::job::{JobId, NewJob, State};
 use freightliner::store::{Claim, ClaimRequest, Error, Fence, Outcome, Settled, Work, WorkerRow};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -74,6 +75,55 @@ async fn rows_by_plain_sql_are_taken_in_and_claimed_in_one_call() {
     assert_eq!(bench.state(2).await, State::Failed);
     let (intake, claims) = bench.store.intake_and_claim(request(5, None, None)).await.unwrap();
     assert_eq!((intake.accepted, intake.rejected.len(), claims.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn who_asked_is_said_once_where_a_look_costs() {
+    let bench = Bench::new().await;
+    assert!(!bench.store.was_asked());
+    bench.sql("INSERT INTO jobs (source, destination) VALUES ('alpine', 'b.example/alpine:1')").await.unwrap();
+    assert!(!bench.store.was_asked(), "it is not known that it was here");
+    bench.store.clone().enqueue(vec![numbered(1), numbered(2)], "test").await.unwrap();
+    assert_eq!(bench.store.was_asked(), bench.database.is_postgres());
+    assert!(!bench.store.was_asked());
+}
+
+#[tokio::test]
+async fn rows_that_are_all_good_are_claimed_with_their_intake_once_each() {
+    let bench = Bench::new().await;
+    for number in 0..20 {
+        let row = format!("INSERT INTO jobs (source, destination) VALUES ('alpine', 'b.example/alpine:{number}')");
+        bench.sql(&row).await.unwrap();
+    }
+    let mut askers = JoinSet::new();
+    for _ in 0..8 {
+        let store = bench.store.clone();
+        askers.spawn(async move { store.intake_and_claim(request(2, None, None)).await.unwrap().1 });
+    }
+    let claims: Vec<Claim> = askers.join_all().await.into_iter().flatten().collect();
+    let ids: BTreeSet<JobId> = claims.iter().map(|claim| claim.job.id).collect();
+    assert_eq!((claims.len(), ids.len()), (16, 16));
+    assert_eq!(bench.claim(9).await.len(), 4);
+    assert!(bench.store.check().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_that_only_the_database_refuses_does_not_hold_up_the_others() {
+    let bench = Bench::new().await;
+    let long: String =
+        (0..60u32).map(|number| format!("/{}", hex::encode(Sha256::digest(number.to_le_bytes())))).collect();
+    for destination in [format!("oci:{}", &long[..3_900]), "b.example/alpine:1".to_owned()] {
+        let row = format!("INSERT INTO jobs (source, destination) VALUES ('alpine', '{destination}')");
+        bench.sql(&row).await.unwrap();
+    }
+    let (intake, claims) = bench.store.intake_and_claim(request(5, None, None)).await.unwrap();
+    let ids = claims.iter().map(|claim| claim.job.id).collect::<Vec<_>>();
+    if bench.database.is_postgres() {
+        assert_eq!((intake.rejected[0].0, ids), (1, vec![2]), "{intake:?}");
+        assert!(bench.job(1).await.failure.is_some_and(|failure| failure.message.contains("index")));
+    } else {
+        assert_eq!((intake.rejected.len(), ids), (0, vec![1, 2]));
+    }
 }
 
 #[tokio::test]

@@ -373,3 +373,10 @@ async fn a_backup_is_a_database_of_its_own_and_overwrites_nothing() {
     assert_eq!(copy.renew(running.fence(), TTL, Work::default()).await.unwrap(), Held::Lost);
     bench.complete(running).await;
 }
+
+#[tokio::test]
+async fn tending_a_small_database_does_nothing() {
+    let bench = Bench::new().await;
+    bench.enqueue(numbered(1)).await;
+    assert!(!bench.store.tend().await.unwrap());
+}

@@ -46,6 +46,8 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("waiting", "[`Error::Outdated`]", &["a_schema_that_becomes_newer_is_said_by_the_next_look"]),
     ("busy", "Something is", &["a_paused_queue_gives_nothing_and_a_queue_can_be_chosen", MODEL]),
     ("busy", "Jobs that were", &["a_time_to_come_is_waited_for", MODEL]),
+    ("was_asked", "True once when", &["who_asked_is_said_once_where_a_look_costs"]),
+    ("was_asked", "Always false", &["who_asked_is_said_once_where_a_look_costs"]),
     ("last_event", "The newest", &["failures_since_a_moment_are_counted_whoever_had_the_job"]),
     ("failed_since", "How many", &["failures_since_a_moment_are_counted_whoever_had_the_job"]),
     ("due", "Makes scheduled", &["what_is_due_becomes_pending_in_batches_until_nothing_is", MODEL]),
@@ -75,7 +77,16 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("claim", "[`Error::Backend`]; then", &[LOCKED]),
     // Advice to callers.
     ("claim", "Do not drop", &[]),
-    ("intake_and_claim", "As [`Store::intake`]", &["rows_by_plain_sql_are_taken_in_and_claimed_in_one_call", MODEL]),
+    (
+        "intake_and_claim",
+        "As [`Store::intake`]",
+        &[
+            "rows_by_plain_sql_are_taken_in_and_claimed_in_one_call",
+            "rows_that_are_all_good_are_claimed_with_their_intake_once_each",
+            "a_row_that_only_the_database_refuses_does_not_hold_up_the_others",
+            MODEL,
+        ],
+    ),
     ("intake_and_claim", "As [`Store::claim`]", &["nothing_is_claimed_from_a_newer_schema_and_what_runs_is_finished"]),
     (
         "renew",
@@ -161,6 +172,10 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("resume", "Returns how", &["a_paused_job_is_held_back_until_it_is_resumed", MODEL]),
     ("resume", "[`Error::NotFound`]", &["an_id_that_does_not_exist_is_named_and_nothing_is_changed"]),
     ("why", "What decides", &["why_says_what_decides", "why_counts_the_workers_that_serve_the_queue_and_live", MODEL]),
+    ("tend", "Has the database", &["rows_that_are_gone_are_vacuumed_when_they_are_many"]),
+    ("tend", "Then true", &["rows_that_are_gone_are_vacuumed_when_they_are_many"]),
+    ("tend", "SQLite keeps itself", &["tending_a_small_database_does_nothing"]),
+    ("tend", "[`Error::Backend`]; nothing", &[LOCKED]),
     (
         "prune",
         "Removes at most",

@@ -553,3 +553,78 @@ async fn a_key_that_becomes_known_meanwhile_is_no_error_for_plain_sql() {
     assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, 1);
     assert_eq!(bench.number("SELECT job_id FROM idempotency_keys WHERE key = 'k'").await, waiting);
 }
+
+#[tokio::test]
+async fn rows_that_are_gone_are_vacuumed_when_they_are_many() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    bench.sql("ALTER TABLE jobs SET (autovacuum_enabled = off)").await.unwrap();
+    bench
+        .sql(
+            "INSERT INTO jobs (source, destination) SELECT 'alpine', 'b.example/alpine:' || n FROM generate_series(1, 26000) AS n",
+        )
+        .await
+        .unwrap();
+    assert!(!bench.store.tend().await.unwrap(), "nothing is gone");
+    for priority in [1, 2] {
+        bench.sql(&format!("UPDATE jobs SET priority = {priority}")).await.unwrap();
+    }
+    // The server counts them a moment later.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !bench.store.tend().await.unwrap() {
+        assert!(tokio::time::Instant::now() < deadline, "it was not tended");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'jobs'::REGCLASS AND last_vacuum IS NOT NULL";
+    assert!(bench.number(dead).await < 1_000);
+    assert!(!bench.store.tend().await.unwrap(), "once is enough");
+}
+
+/// Plans are made with what the server knows of the table, which may be nothing, or of a time long ago.
+#[tokio::test]
+async fn equal_jobs_are_looked_up_by_their_index_whatever_the_server_knows_of_the_table() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    bench.sql("ALTER TABLE jobs SET (autovacuum_enabled = off)").await.unwrap();
+    let read = |index: &str| {
+        format!(
+            "SELECT SUM(idx_tup_read) FROM pg_stat_user_indexes WHERE relid = 'jobs'::REGCLASS AND indexrelname {index} \
+                AND indexrelname NOT IN ('jobs_pkey', 'jobs_idempotency_key')"
+        )
+    };
+    let looked = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_equal'";
+    for (round, known) in ["SELECT 1", "VACUUM jobs", "ANALYZE jobs", "SELECT 1"].into_iter().enumerate() {
+        bench.sql(known).await.unwrap();
+        let first = round * 4_000;
+        // Others wait meanwhile: for now, and for a retry.
+        for state in ["pending", "scheduled"] {
+            bench
+                .sql(&format!(
+                    "INSERT INTO jobs (source, destination, options, state, queue, run_at, created_at, source_key, dest_key, \
+                        dest_registry, options_key, change_seq, change_actor, change_reason) \
+                    SELECT 's', '{state}/{round}/' || n, '{{}}', '{state}', 'default', \
+                        now_ms() + CASE '{state}' WHEN 'pending' THEN 0 ELSE 3600000 END, now_ms(), 's', \
+                        '{state}/{round}/' || n, 'mirror.example.com', '{{}}', 1, 'me', 'enqueued' \
+                    FROM generate_series(1, 2000) AS n"
+                ))
+                .await
+                .unwrap();
+        }
+        let (before, others) = (bench.number(looked).await, bench.number(&read("<> 'jobs_equal'")).await);
+        let jobs = (first..first + 1_000).map(numbered).collect();
+        assert!(bench.store.enqueue(jobs, "test").await.unwrap().iter().all(|one| one.created));
+        // By the loop, one after the other: one of them is there already.
+        let jobs = (first + 999..first + 1_100).map(numbered).collect();
+        let made = bench.store.enqueue(jobs, "test").await.unwrap().iter().filter(|one| one.created).count();
+        assert_eq!(made, 100);
+        // A session tells what it counted at the end of a transaction, at most once in a second.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while bench.number(looked).await < before + 1_100 {
+            assert!(tokio::time::Instant::now() < deadline, "equal jobs are not looked up by their index");
+            bench.store.enqueue(vec![numbered(first)], "test").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let passed = bench.number(&read("<> 'jobs_equal'")).await - others;
+        assert!(passed < 2_000, "round {round}: {passed} rows were passed by other indexes");
+    }
+}

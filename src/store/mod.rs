@@ -127,8 +127,9 @@ impl Store {
         on!(self, store => store.busy(queue).await)
     }
 
-    /// True once when jobs were enqueued through this store or its clones since the last call: they can be claimed without a
-    /// look at what there is to do. Always false on SQLite, where that look costs next to nothing.
+    /// True once when jobs were enqueued since the last call, through this store or its clones, or elsewhere when this store
+    /// was told of it: they can be claimed without a look at what there is to do. Always false on SQLite, where that look
+    /// costs next to nothing.
     #[must_use]
     pub fn was_asked(&self) -> bool {
         match self {

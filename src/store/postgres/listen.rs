@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The channel of the triggers.
 const CHANNEL: &str = "freightliner";
+/// What the function `enqueue_jobs` says there.
+const ASKED: &str = "asked";
 /// How often it is looked while nobody listens, or a row was locked: a foreign row must be noticed within 50 ms.
 const LOOK_DEAF: Duration = Duration::from_millis(40);
 /// How often it is looked while somebody listens.
@@ -55,6 +57,8 @@ struct Heard {
     /// How many times a commit was noticed, or may have been missed.
     noticed: watch::Sender<u64>,
     listens: AtomicBool,
+    /// Jobs were asked for, by somebody whose program made them ready to be claimed.
+    asked: AtomicBool,
 }
 
 impl Heard {
@@ -66,7 +70,8 @@ impl Heard {
 impl Listener {
     pub(super) fn new(sessions: &Sessions) -> Self {
         // One more than a new cursor has been told, so that its first call returns at once.
-        let heard = Heard { noticed: watch::Sender::new(1), listens: AtomicBool::new(false) };
+        let heard =
+            Heard { noticed: watch::Sender::new(1), listens: AtomicBool::new(false), asked: AtomicBool::new(false) };
         Self {
             way: sessions.listening().cloned(),
             heard: Arc::new(heard),
@@ -86,6 +91,17 @@ impl Listener {
     /// but later, and looks once more then.
     pub(super) fn committed(&self) {
         self.heard.notice();
+    }
+
+    /// As [`Listener::committed`], and it was jobs that can be claimed.
+    pub(super) fn asked(&self) {
+        self.heard.asked.store(true, Ordering::Release);
+        self.heard.notice();
+    }
+
+    /// True once when jobs were asked for since the last call.
+    pub(super) fn was_asked(&self) -> bool {
+        self.heard.asked.swap(false, Ordering::AcqRel)
     }
 
     /// Returns when something was committed since the last return with this cursor, or after `at_most`. The first call returns
@@ -188,8 +204,14 @@ async fn listen(way: &Listening, heard: &Heard) -> Result<(), Error> {
     heard.listens.store(true, Ordering::Relaxed);
     // What was committed before this moment may have been missed.
     heard.notice();
-    while listener.try_recv().await?.is_some() {
-        while listener.next_buffered().is_some() {}
+    while let Some(first) = listener.try_recv().await? {
+        let mut asked = first.payload() == ASKED;
+        while let Some(next) = listener.next_buffered() {
+            asked |= next.payload() == ASKED;
+        }
+        if asked {
+            heard.asked.store(true, Ordering::Release);
+        }
         heard.notice();
     }
     Ok(())

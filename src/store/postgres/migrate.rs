@@ -23,7 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "operations", sql: include_str!("../../../migrations/postgres/0002_operations.sql") },
     Migration { version: 3, name: "order", sql: include_str!("../../../migrations/postgres/0003_order.sql") },
     Migration { version: 4, name: "triggers", sql: include_str!("../../../migrations/postgres/0004_triggers.sql") },
-    Migration { version: 5, name: "equal", sql: include_str!("../../../migrations/postgres/0005_equal.sql") },
+    Migration { version: 5, name: "mends", sql: include_str!("../../../migrations/postgres/0005_mends.sql") },
 ];
 
 /// The newest schema that this program knows.

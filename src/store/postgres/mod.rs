@@ -32,7 +32,6 @@ use super::{DatabaseUrl, Error};
 use crate::clock::Clock;
 use connect::{Connections, Sessions};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub(super) use import::Import;
@@ -81,8 +80,6 @@ struct Inner {
     ends: attempt::Ends,
     known: claim::Known,
     listener: listen::Listener,
-    /// Jobs were asked for here since somebody asked whether.
-    asked: AtomicBool,
 }
 
 impl Postgres {
@@ -120,7 +117,6 @@ impl Postgres {
                 renewals: attempt::renewals(control.clone(), clock.clone()),
                 ends: attempt::ends(control.clone(), clock.clone()),
                 listener,
-                asked: AtomicBool::new(false),
                 known,
                 clock,
                 sessions,

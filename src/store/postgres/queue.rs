@@ -11,7 +11,6 @@ use crate::store::{Error, Intake, Waiting};
 use sqlx::postgres::PgRow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Rows that intake parses in one go.
 const INTAKE_BATCH: i64 = 500;
@@ -53,8 +52,7 @@ impl Postgres {
             )));
         }
         let enqueued = self.inner.enqueues.ask(Wish { jobs, actor: plain(actor) }).await?;
-        self.inner.asked.store(true, Ordering::Release);
-        self.inner.listener.committed();
+        self.inner.listener.asked();
         Ok(enqueued)
     }
 
@@ -71,7 +69,7 @@ impl Postgres {
     }
 
     pub(in crate::store) fn was_asked(&self) -> bool {
-        self.inner.asked.swap(false, Ordering::AcqRel)
+        self.inner.listener.was_asked()
     }
 
     pub(in crate::store) async fn waiting(&self) -> Result<Waiting, Error> {

@@ -1,6 +1,7 @@
 //! Many callers at once: what they share, and what none of them suffers from another.
 
 use super::{Bench, TTL, copy, later, numbered};
+use crate::support::PATIENCE;
 use freightliner::job::{JobId, NewJob, State};
 use freightliner::store::{Claim, ClaimRequest, Error, Fence, Outcome, Settled, Work, WorkerRow};
 use sha2::{Digest, Sha256};
@@ -116,13 +117,20 @@ async fn a_row_that_only_the_database_refuses_does_not_hold_up_the_others() {
         let row = format!("INSERT INTO jobs (source, destination) VALUES ('alpine', '{destination}')");
         bench.sql(&row).await.unwrap();
     }
-    let (intake, claims) = bench.store.intake_and_claim(request(5, None, None)).await.unwrap();
-    let ids = claims.iter().map(|claim| claim.job.id).collect::<Vec<_>>();
+    let (mut rejected, mut ids) = (Vec::new(), Vec::new());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    // A session that was refused something may hold its locks for a moment longer: then it is the next look's.
+    while rejected.len() + ids.len() < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "{rejected:?} {ids:?}");
+        let (intake, claims) = bench.store.intake_and_claim(request(5, None, None)).await.unwrap();
+        rejected.extend(intake.rejected.into_iter().map(|(id, _)| id));
+        ids.extend(claims.iter().map(|claim| claim.job.id));
+    }
     if bench.database.is_postgres() {
-        assert_eq!((intake.rejected[0].0, ids), (1, vec![2]), "{intake:?}");
+        assert_eq!((rejected, ids), (vec![1], vec![2]));
         assert!(bench.job(1).await.failure.is_some_and(|failure| failure.message.contains("index")));
     } else {
-        assert_eq!((intake.rejected.len(), ids), (0, vec![1, 2]));
+        assert_eq!((rejected.len(), ids), (0, vec![1, 2]));
     }
 }
 

@@ -168,6 +168,25 @@ async fn paused_jobs_can_be_retried_and_cancelled() {
 }
 
 #[tokio::test]
+async fn a_paused_job_that_plain_sql_cancelled_can_be_retried_by_plain_sql() {
+    let bench = Bench::new().await;
+    bench.enqueue(numbered(1)).await;
+    for statement in [
+        "UPDATE jobs SET paused_at = 5 WHERE id = 1",
+        "UPDATE jobs SET state = 'cancelled' WHERE id = 1",
+        "UPDATE jobs SET state = 'pending' WHERE id = 1",
+        "UPDATE jobs SET paused_at = 5 WHERE id = 1",
+        "UPDATE jobs SET cancel_requested_at = 6 WHERE id = 1",
+        "UPDATE jobs SET state = 'pending' WHERE id = 1",
+    ] {
+        bench.sql(statement).await.unwrap();
+    }
+    let again = bench.job(1).await;
+    assert_eq!((again.state, again.generation, again.paused_at), (State::Pending, 3, None));
+    assert!(bench.store.check().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn the_database_keeps_pauses_whoever_writes() {
     let bench = Bench::new().await;
     for number in 1..=2 {

@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION @schema@.enqueue_jobs(
     actors TEXT[], at BIGINT
 )
 RETURNS TABLE (place BIGINT, id BIGINT, created BOOLEAN) LANGUAGE plpgsql
+SET freightliner.quiet = 'on'
 SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = 'off'
 SET enable_nestloop = 'off'
@@ -23,6 +24,8 @@ DECLARE
     found_id BIGINT;
     inserted BIGINT;
 BEGIN
+    -- Who hears this word may claim at once, without a look at what there is to do.
+    PERFORM pg_notify('freightliner', 'asked');
     -- Jobs of as many targets, none of which meets an equal one: the usual case goes in one statement.
     IF (SELECT COUNT(DISTINCT w.dest_key) FROM unnest(dest_keys) AS w (dest_key)) = cardinality(dest_keys)
         AND NOT EXISTS (
@@ -143,5 +146,22 @@ BEGIN
     FROM free WHERE j.id = free.id;
     RETURN QUERY SELECT * FROM @schema@.claim_jobs(workers, ttls, only_queue, only_job, limit_names, limit_counts, at,
         known_schema);
+END
+$$;
+
+-- A paused job that plain SQL cancelled can be retried by plain SQL.
+CREATE OR REPLACE FUNCTION @schema@.jobs_before_pause() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.paused_at IS NOT NULL AND OLD.finished_at IS NOT NULL AND NEW.state = 'pending' THEN
+        NEW.paused_at := NULL;
+        RETURN NEW;
+    END IF;
+    IF OLD.paused_at IS NOT NULL AND NEW.state IN ('pending', 'running') THEN
+        RAISE EXCEPTION 'a paused job does not start: set paused_at to NULL to resume it' USING ERRCODE = '23000';
+    END IF;
+    IF OLD.paused_at IS NULL AND OLD.state NOT IN ('scheduled', 'pending') THEN
+        RAISE EXCEPTION 'only a job that waits can be paused' USING ERRCODE = '23000';
+    END IF;
+    RETURN NEW;
 END
 $$;

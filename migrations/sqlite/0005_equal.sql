@@ -1,1 +1,0 @@
--- PostgreSQL finds equal jobs that wait by an index of its own from here on. SQLite needs none, and keeps the same numbers.

@@ -1,7 +1,8 @@
 //! One blob's way from source to destination.
 //!
 //! The POST that opens an upload is asked to mount the blob as well: from the source's repository when both are on one
-//! registry, else from the destination itself, which is how Distribution answers whether it has the blob. A registry that
+//! registry, else from one that this process saw to hold it, else from the destination itself, which is how Distribution
+//! answers whether it has the blob. A registry that
 //! ignores that costs a HEAD, but only for blobs whose sending would cost more. What has to be sent goes piece by piece
 //! from one connection to the other; this is the only place where the two meet.
 //!
@@ -167,7 +168,14 @@ impl Way {
     async fn to_registry(&self, session: &Session, reference: &Reference, blob: &Blob) -> Result<How, Trouble> {
         let repository = &reference.repository;
         let _turn = self.turns.take(repository, &blob.digest).await;
-        let from = self.mount_from(repository);
+        let how = self.mount_or_send(session, repository, blob).await?;
+        self.mounting.holds(repository, &blob.digest);
+        Ok(how)
+    }
+
+    async fn mount_or_send(&self, session: &Session, repository: &Repository, blob: &Blob) -> Result<How, Trouble> {
+        let holder = self.mounting.holder(repository, &blob.digest);
+        let from = self.mount_from(repository, holder.as_deref());
         let started = session.start_upload(repository, &blob.digest, from).await;
         let upload = match started.map_err(|cause| self.not_begun(blob, &cause))? {
             UploadStart::Present if from == Some(repository) => {
@@ -177,8 +185,11 @@ impl Way {
             UploadStart::Present => return Ok(How::Mounted),
             UploadStart::Session(upload) => upload,
         };
-        if let Some(from) = from.filter(|_| upload.mount_was_refused()) {
-            self.mounting.refused(from, repository);
+        if let Some(from) = from {
+            self.mounting.lost(from, &blob.digest);
+            if upload.mount_was_refused() {
+                self.mounting.refused(from, repository);
+            }
         }
         let told = from == Some(repository) && self.mounting.is_made_from_itself(repository);
         if blob.size >= ASK_FROM_BYTES && !told && self.is_there(blob).await {
@@ -199,11 +210,11 @@ impl Way {
         }
     }
 
-    /// Where the blob is asked to be mounted from: the source, if it is on the same registry, else the repository itself,
-    /// each unless the registry has refused it before.
-    fn mount_from<'a>(&'a self, repository: &'a Repository) -> Option<&'a Repository> {
+    /// Where the blob is asked to be mounted from: the source, if it is on the same registry, else a repository there that
+    /// is known to hold it, else the repository itself, each unless the registry has refused it before.
+    fn mount_from<'a>(&'a self, repository: &'a Repository, holder: Option<&'a Repository>) -> Option<&'a Repository> {
         let neighbour = self.source.repository().filter(|source| source.host() == repository.host());
-        let mut places = neighbour.into_iter().chain([repository]);
+        let mut places = neighbour.into_iter().chain(holder).chain([repository]);
         places.find(|from| !self.mounting.is_refused(from, repository))
     }
 

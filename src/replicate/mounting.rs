@@ -1,19 +1,24 @@
 //! What was learned of a registry while blobs were brought to it, so that it is not asked in vain again.
 //!
-//! Two memories of different lives. How a registry takes the wish to mount is its habit, and is kept for the life of the
-//! process. Whether its answers to HEAD are worth their requests is a matter of one attempt: the first blob that is not
+//! Memories of different lives. How a registry takes the wish to mount is its habit, and is kept for the life of the
+//! process, as is where blobs were brought to: a repository that holds one may give it to the others of its registry. That
+//! is only a hint: the POST that begins an upload asks for the mount at no cost, and its answer says whether it was true.
+//! Whether a registry's answers to HEAD are worth their requests is a matter of one attempt: the first blob that is not
 //! there says that this is no copy whose blobs were there already, and from then on only those ask whose reading at the
 //! source costs no redirect, so that a copy stays within its requests either way.
 
-use crate::oci::Repository;
-use std::collections::BTreeSet;
+use crate::oci::{Digest, Repository};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most pairs of repositories that are remembered; all are forgotten beyond it, which costs a request each.
 const PAIRS_LIMIT: usize = 10_000;
 
-/// How registries take the wish to mount a blob. Shared by all clones.
+/// Most blobs whose holders are remembered, some 5 MB; all are forgotten beyond it, and are uploaded once more each.
+const HOLDERS_LIMIT: usize = 20_000;
+
+/// How registries take the wish to mount a blob, and from where. Shared by all clones.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mounting(Arc<Mutex<Known>>);
 
@@ -24,6 +29,9 @@ struct Known {
     from_itself: BTreeSet<String>,
     /// Host, from, to: answered with an error.
     refused: BTreeSet<(String, String, String)>,
+    /// By host, then blob: the first repository that was seen to hold it. One for all blobs of an image, as far as may be,
+    /// because each pair of repositories needs a token of its own.
+    holders: HashMap<String, HashMap<Digest, Arc<Repository>>>,
 }
 
 impl Mounting {
@@ -54,6 +62,34 @@ impl Mounting {
     /// Whether it ever did.
     pub fn is_refused(&self, from: &Repository, to: &Repository) -> bool {
         self.with(|known| !known.refused.is_empty() && known.refused.contains(&key(from, to)))
+    }
+
+    /// The blob is in this repository.
+    pub fn holds(&self, repository: &Repository, digest: &Digest) {
+        self.with(|known| {
+            if known.holders.values().map(HashMap::len).sum::<usize>() >= HOLDERS_LIMIT {
+                known.holders.clear();
+            }
+            let of_host = known.holders.entry(repository.host().to_owned()).or_default();
+            of_host.entry(digest.clone()).or_insert_with(|| Arc::new(repository.clone()));
+        });
+    }
+
+    /// Another repository of the same registry that held the blob when it was last seen.
+    pub fn holder(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Repository>> {
+        let holder = self.with(|known| known.holders.get(repository.host())?.get(digest).cloned());
+        holder.filter(|holder| **holder != *repository)
+    }
+
+    /// The blob is not there any more, or may not be had from there.
+    pub fn lost(&self, holder: &Repository, digest: &Digest) {
+        self.with(|known| {
+            if let Some(of_host) = known.holders.get_mut(holder.host())
+                && of_host.get(digest).is_some_and(|known| **known == *holder)
+            {
+                of_host.remove(digest);
+            }
+        });
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
@@ -129,6 +165,30 @@ mod tests {
             known.refused(&a, &repository(&format!("example.com/n{number}")));
         }
         assert!(known.with(|known| known.refused.len()) <= PAIRS_LIMIT);
+    }
+
+    #[test]
+    fn the_first_holder_of_a_blob_is_kept_until_it_is_lost() {
+        let (a, b, c) = (repository("example.com/a"), repository("example.com/b"), repository("example.com/c"));
+        let elsewhere = repository("example.org/b");
+        let blob = |text: &str| Digest::of(crate::oci::Algorithm::Sha256, text.as_bytes());
+        let known = Mounting::default();
+        assert_eq!(known.holder(&b, &blob("x")), None);
+        known.holds(&a, &blob("x"));
+        known.holds(&b, &blob("x"));
+        assert_eq!(known.holder(&b, &blob("x")).as_deref(), Some(&a));
+        assert_eq!(known.holder(&a, &blob("x")), None, "it has it itself");
+        assert_eq!((known.holder(&elsewhere, &blob("x")), known.holder(&b, &blob("y"))), (None, None));
+        known.lost(&b, &blob("x"));
+        assert!(known.holder(&b, &blob("x")).is_some(), "that was another one");
+        known.lost(&a, &blob("x"));
+        assert_eq!(known.holder(&b, &blob("x")), None);
+        known.holds(&c, &blob("x"));
+        assert_eq!(known.holder(&b, &blob("x")).as_deref(), Some(&c));
+        for number in 0..=HOLDERS_LIMIT {
+            known.holds(&a, &blob(&number.to_string()));
+        }
+        assert!(known.with(|known| known.holders.values().map(HashMap::len).sum::<usize>()) <= HOLDERS_LIMIT);
     }
 
     #[tokio::test]

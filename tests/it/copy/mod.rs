@@ -18,6 +18,7 @@ mod requests;
 mod secrets;
 mod shapes;
 mod tls;
+mod upload_once;
 
 use crate::support::binary::{Binary, Output};
 use crate::support::fake::Fake;

@@ -1,0 +1,115 @@
+//! What many images of one run share leaves the source once and is sent once; other repositories mount it.
+
+use super::{assert_whole, binary};
+use crate::support::PATIENCE;
+use crate::support::binary::Binary;
+use crate::support::fake::{Auth, Fake, Options};
+use crate::support::image::{Image, ImageBuilder};
+use crate::support::registry::Registry;
+
+/// Images that share three layers, one of them large; each has a layer and a configuration of its own.
+fn family(count: u64) -> Vec<Image> {
+    let member = |number| {
+        let shared =
+            ImageBuilder::oci(number).layer_from(900, 1_500_000).layer_from(901, 40_000).layer_from(902, 3_000);
+        shared.layer_from(number, 2_000).build()
+    };
+    (1..=count).map(member).collect()
+}
+
+fn enqueue(binary: &Binary, from: &str, to: &str) -> String {
+    binary.run(&["enqueue", from, to, "-o", "json"]).success().json()["id"].to_string()
+}
+
+/// How many blobs got there in this way, all jobs together.
+fn transfers(binary: &Binary, how: &str) -> Option<usize> {
+    let query = format!("SELECT COUNT(*) FROM audit_transfers WHERE how = '{how}'");
+    Some(binary.sql(&query)?[0].parse().unwrap())
+}
+
+#[test]
+fn shared_layers_are_read_and_sent_once_and_mounted_elsewhere() {
+    let (Some(source), Some(destination)) = (Registry::start(), Registry::start()) else {
+        return;
+    };
+    let (binary, images) = (binary(), family(4));
+    for (number, image) in images.iter().enumerate() {
+        source.seed(&format!("a{number}"), "v1", image);
+        enqueue(
+            &binary,
+            &source.reference(&format!("a{number}"), "v1"),
+            &destination.reference(&format!("b{number}"), "v1"),
+        );
+    }
+    binary.run(&["work", "--drain", "--concurrency", "4"]).success();
+    for (number, image) in images.iter().enumerate() {
+        image.assert_at(&destination.client(), &format!("b{number}"), "v1");
+    }
+    for layer in &images[0].layers()[..3] {
+        assert_eq!(source.count("GET", &layer.digest), 1, "left the source more than once");
+    }
+    assert_eq!(destination.count("PUT", "/blobs/uploads/"), 3 + 4 * 2);
+    let Some(mounted) = transfers(&binary, "mounted") else { return };
+    assert_eq!((mounted, transfers(&binary, "copied")), (3 * 3, Some(3 + 4 * 2)));
+}
+
+#[test]
+fn what_another_repository_gives_needs_a_token_for_both() {
+    let (source, destination) =
+        (Fake::start(), Fake::start_with(Options { auth: Auth::bearer(), ..Options::default() }));
+    let (binary, images) = (binary(), family(3));
+    for (number, image) in images.iter().enumerate() {
+        source.put_image(&format!("a{number}"), "v1", image);
+        enqueue(
+            &binary,
+            &source.reference(&format!("a{number}"), "v1"),
+            &destination.reference(&format!("b{number}"), "v1"),
+        );
+    }
+    binary.run(&["work", "--drain", "--concurrency", "1"]).success();
+    for (number, image) in images.iter().enumerate() {
+        assert_whole(&destination, &format!("b{number}"), "v1", image);
+    }
+    assert_eq!(destination.count("PUT", "/blobs/uploads/"), 3 + 3 * 2);
+}
+
+#[test]
+fn a_registry_that_never_mounts_gets_the_bytes_for_each_repository() {
+    let (source, destination) = (Fake::start(), Fake::start_with(Options { mounts: false, ..Options::default() }));
+    let (binary, images) = (binary(), family(3));
+    for (number, image) in images.iter().enumerate() {
+        source.put_image(&format!("a{number}"), "v1", image);
+        enqueue(
+            &binary,
+            &source.reference(&format!("a{number}"), "v1"),
+            &destination.reference(&format!("b{number}"), "v1"),
+        );
+    }
+    binary.run(&["work", "--drain", "--concurrency", "3"]).success();
+    for (number, image) in images.iter().enumerate() {
+        assert_whole(&destination, &format!("b{number}"), "v1", image);
+    }
+    assert_eq!(destination.count("PUT", "/blobs/uploads/"), 3 * 5);
+}
+
+#[test]
+fn what_was_remembered_of_a_repository_is_only_a_hint() {
+    let (source, destination, binary) = (Fake::start(), Fake::start(), binary());
+    let images = family(2);
+    source.put_image("a0", "v1", &images[0]);
+    source.put_image("a1", "v1", &images[1]);
+    let mut worker = binary.spawn(&["work", "--concurrency", "1"]);
+    let follow = |number: usize| {
+        let (from, to) =
+            (source.reference(&format!("a{number}"), "v1"), destination.reference(&format!("b{number}"), "v1"));
+        binary.run(&["jobs", "wait", &enqueue(&binary, &from, &to)]).success();
+    };
+    follow(0);
+    for layer in &images[0].layers()[..2] {
+        destination.lose_blob("b0", &layer.digest);
+    }
+    follow(1);
+    assert_whole(&destination, "b1", "v1", &images[1]);
+    worker.sigterm();
+    worker.wait(PATIENCE).success();
+}

@@ -232,8 +232,11 @@ impl Way {
 
     /// Starts to read the blob at the source.
     async fn content(&self, blob: &Blob) -> Result<Checked<BlobContent>, Trouble> {
-        let content =
-            self.source.blob(&blob.digest).await.map_err(|(error, exhausted)| Trouble::of(error, exhausted))?;
+        let content = self
+            .source
+            .blob(&blob.digest, blob.size)
+            .await
+            .map_err(|(error, exhausted)| Trouble::of(error, exhausted))?;
         self.asking.read(content.redirected());
         match content.length() {
             Some(length) if length > blob.size => Err(Trouble::Content(ContentError::TooLong { expected: blob.size })),

@@ -11,9 +11,17 @@ use crate::layout::{BlobFile, Entry, Layout};
 use crate::oci::manifest::ManifestError;
 use crate::oci::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::{Content, Descriptor, Digest, ImageReference, Manifest, Reference, Repository, Selector};
-use crate::registry::{BlobBody, FetchedManifest, Session};
+use crate::registry::{self, BlobBody, FetchedManifest, Session};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often in a row a blob that broke off is continued.
+const BREAKS: u32 = 4;
+/// It counts as a row while less than this came between two breaks, bytes.
+const FAR_BYTES: u64 = 1024 * 1024;
+/// The pause before the first continuation; doubles with each of a row.
+const BREAK_PAUSE: Duration = Duration::from_millis(250);
 
 /// An image at its source. Cheap to clone.
 #[derive(Clone)]
@@ -170,7 +178,7 @@ impl Source {
     }
 
     /// Starts to read a blob. The error comes with whether it was tried often enough already.
-    pub async fn blob(&self, digest: &Digest) -> Result<BlobContent, (Error, bool)> {
+    pub async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobContent, (Error, bool)> {
         let what = format!("reading a blob of {}", self.name);
         let body = match &self.place {
             Place::Registry { session, reference } => {
@@ -183,7 +191,14 @@ impl Source {
                 file.map(Body::Layout).map_err(|cause| (Error::because(Stage::Transfer, &what, &cause), false))
             }
         };
-        body.map(|body| BlobContent { what, body })
+        let more = match &self.place {
+            Place::Registry { session, reference } => {
+                let repository = reference.repository.clone();
+                Some(More { session: session.clone(), repository, digest: digest.clone(), size })
+            }
+            Place::Layout { .. } => None,
+        };
+        body.map(|body| BlobContent { what, body, more, offset: 0, breaks: 0, broke_at: 0 })
     }
 
     /// Reads a manifest, once more when the bytes are wrong. The inner error: right bytes that are no manifest.
@@ -281,10 +296,25 @@ fn trusted<'a>(header: Option<&'a str>, descriptor: Option<&'a str>) -> Option<&
     }
 }
 
-/// A blob being read.
+/// A blob being read. What breaks off is continued where it broke, within bounds.
 pub(super) struct BlobContent {
     what: String,
     body: Body,
+    /// How to go on. None: it cannot break off, or cannot be continued.
+    more: Option<More>,
+    /// Bytes that were given out.
+    offset: u64,
+    /// How often it broke off without having come far between.
+    breaks: u32,
+    broke_at: u64,
+}
+
+/// What it takes to ask for the rest of a blob.
+struct More {
+    session: Session,
+    repository: Repository,
+    digest: Digest,
+    size: u64,
 }
 
 enum Body {
@@ -305,16 +335,57 @@ impl BlobContent {
     pub fn redirected(&self) -> bool {
         matches!(&self.body, Body::Registry(body) if body.redirected())
     }
+
+    /// Asks for the rest after the body broke off. False when that does not help.
+    async fn go_on(&mut self, cause: &registry::Error) -> bool {
+        let Some(more) =
+            self.more.as_ref().filter(|more| matches!(cause.class(), Class::Retry { .. }) && self.offset < more.size)
+        else {
+            return false;
+        };
+        self.breaks = if self.offset - self.broke_at >= FAR_BYTES { 1 } else { self.breaks + 1 };
+        self.broke_at = self.offset;
+        if self.breaks > BREAKS {
+            return false;
+        }
+        tokio::time::sleep(BREAK_PAUSE * 2u32.pow(self.breaks - 1)).await;
+        let (digest, offset) = (&more.digest, self.offset);
+        match more.session.get_blob_from(&more.repository, digest, offset, more.size).await {
+            Ok(Some(body)) => {
+                tracing::debug!(%digest, offset, of = more.size, error = %cause, "the download broke off, going on from there");
+                self.body = Body::Registry(body);
+                true
+            }
+            Ok(None) => {
+                tracing::debug!(%digest, offset, "the source gives no part of a blob");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%digest, offset, %error, "the rest could not be asked for");
+                false
+            }
+        }
+    }
 }
 
 impl Chunks for BlobContent {
     async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        match &mut self.body {
-            Body::Registry(body) => {
-                body.chunk().await.map_err(|cause| Error::because(Stage::Transfer, &self.what, &cause))
-            }
-            Body::Layout(file) => {
-                file.chunk().await.map_err(|cause| Error::because(Stage::Transfer, &self.what, &cause))
+        loop {
+            let cause = match &mut self.body {
+                Body::Registry(body) => match body.chunk().await {
+                    Ok(chunk) => {
+                        self.offset += chunk.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                        return Ok(chunk);
+                    }
+                    Err(cause) => cause,
+                },
+                Body::Layout(file) => {
+                    let chunk = file.chunk().await;
+                    return chunk.map_err(|cause| Error::because(Stage::Transfer, &self.what, &cause));
+                }
+            };
+            if !self.go_on(&cause).await {
+                return Err(Error::because(Stage::Transfer, &self.what, &cause));
             }
         }
     }

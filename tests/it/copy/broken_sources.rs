@@ -1,7 +1,7 @@
 //! Sources that break off, lie or send the wrong bytes: what passes is tried again, what is wrong never arrives.
 
 use super::{assert_failure, assert_nothing_published, assert_whole, binary, fails, replicated};
-use crate::support::fake::{Fake, Fault, Matcher};
+use crate::support::fake::{Fake, Fault, Matcher, Options, Ranges};
 use crate::support::image::{Image, ImageBuilder};
 use std::time::Duration;
 
@@ -48,6 +48,60 @@ fn a_layer_that_breaks_off_is_read_again() {
     scene.source.fault(Matcher::new("GET", scene.large()), Fault::CutBodyAfter(1_500_000));
     scene.source.fault(Matcher::new("GET", scene.small()), Fault::CutBodyAfter(500));
     scene.recovers();
+}
+
+/// Offsets of the GETs of the large layer, in their order; the first asks for all of it.
+fn offsets(scene: &Scene) -> Vec<u64> {
+    let requests = scene.source.requests();
+    let reads = requests.iter().filter(|one| one.method == "GET" && one.path.contains(scene.large()));
+    let offset = |range: Option<&str>| match range {
+        Some(range) => range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap(),
+        None => 0,
+    };
+    reads.map(|one| offset(one.header("range"))).collect()
+}
+
+#[test]
+fn a_layer_that_breaks_off_goes_on_where_it_broke() {
+    let scene = scene();
+    // The second time hardly anything comes, which is no reason to begin anew either.
+    for bytes in [1_500_000, 70_000, 1_200_000] {
+        scene.source.fault(Matcher::new("GET", scene.large()), Fault::CutBodyAfter(bytes));
+    }
+    scene.recovers();
+    let offsets = offsets(&scene);
+    assert_eq!((offsets.len(), offsets[0]), (4, 0), "{offsets:?}");
+    assert!(offsets.is_sorted() && offsets[1] > 0 && offsets[1] <= 1_500_000, "{offsets:?}");
+    let uploads = ["POST", "PUT"].map(|method| scene.destination.count(method, "/blobs/uploads/"));
+    assert_eq!(uploads, [3, 3], "the upload went on meanwhile");
+    let sent: u64 = scene.destination.requests().iter().map(|request| request.body_bytes).sum();
+    let bytes: u64 = scene.image.all_blobs().iter().map(|blob| blob.content.len()).sum();
+    assert_eq!(sent, bytes + u64::try_from(scene.image.manifest.len()).unwrap(), "nothing was sent twice");
+}
+
+#[test]
+fn a_source_that_gives_no_parts_is_read_from_the_start() {
+    for ranges in [Ranges::Ignored, Ranges::Wrong] {
+        let scene = Scene { source: Fake::start_with(Options { ranges, ..Options::default() }), ..scene() };
+        scene.source.put_image("a", "v1", &scene.image);
+        let scene = Scene { from: scene.source.reference("a", "v1"), ..scene };
+        scene.source.fault(Matcher::new("GET", scene.large()), Fault::CutBodyAfter(1_500_000));
+        scene.recovers();
+        let offsets = offsets(&scene);
+        assert_eq!((offsets.len(), offsets[0], offsets[2]), (3, 0, 0), "{ranges:?}: {offsets:?}");
+    }
+}
+
+#[test]
+fn a_part_that_is_not_what_it_says_is_never_committed() {
+    let scene = Scene { source: Fake::start_with(Options { ranges: Ranges::Lied, ..Options::default() }), ..scene() };
+    scene.source.put_image("a", "v1", &scene.image);
+    let scene = Scene { from: scene.source.reference("a", "v1"), ..scene };
+    scene.source.fault(Matcher::new("GET", scene.large()), Fault::CutBodyAfter(1_500_000));
+    // Wrong content: read again, all of it, which is right.
+    scene.recovers();
+    let offsets = offsets(&scene);
+    assert_eq!((offsets.len(), offsets[2]), (3, 0), "{offsets:?}");
 }
 
 #[test]

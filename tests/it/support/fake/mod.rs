@@ -64,6 +64,21 @@ pub struct Options {
     pub manifest_limit: u64,
     /// Sends `OCI-Chunk-Min-Length` with a new upload, and refuses smaller chunks but the last.
     pub chunk_min_length: Option<u64>,
+    /// What a request for a part of a blob gets.
+    pub ranges: Ranges,
+}
+
+/// What a request for a part of a blob gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ranges {
+    /// 206 with that part.
+    Given,
+    /// 200 with all of it.
+    Ignored,
+    /// 206 with another part, and says so.
+    Wrong,
+    /// 206 with another part, and says that it is the right one.
+    Lied,
 }
 
 impl Default for Options {
@@ -80,6 +95,7 @@ impl Default for Options {
             page_limit: 100,
             manifest_limit: 8 * 1024 * 1024,
             chunk_min_length: None,
+            ranges: Ranges::Given,
         }
     }
 }

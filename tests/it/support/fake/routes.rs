@@ -3,7 +3,7 @@
 use super::exchange::{Exchange, Query};
 use super::fault::{self, Fault};
 use super::flow::{self, Answer};
-use super::{Shared, auth, manifests, pages, uploads};
+use super::{Ranges, Shared, auth, manifests, pages, uploads};
 use crate::support::content::Content;
 use crate::support::server::Answered;
 use hyper::Request;
@@ -141,11 +141,17 @@ fn blob(exchange: &Exchange, name: &str, digest: &str) -> Answer {
         return Answer::error(500, "UNKNOWN", "the fake was told to discard uploads");
     }
     let size = content.len();
-    let answer = match exchange.header("range").map(|range| parse_range(range, size)) {
+    let ranges = shared.options.ranges;
+    let range = exchange.header("range").filter(|_| ranges != Ranges::Ignored);
+    let answer = match range.map(|range| parse_range(range, size)) {
         None => Answer::with(200, content),
         Some(None) => return Answer::empty(416).header("content-range", format!("bytes */{size}")),
-        Some(Some((start, end))) => Answer::with(206, content.slice(start..end))
-            .header("content-range", format!("bytes {start}-{}/{size}", end - 1)),
+        Some(Some((start, end))) => {
+            let sent = if ranges == Ranges::Given { start..end } else { 0..end - start };
+            let said = if ranges == Ranges::Wrong { sent.clone() } else { start..end };
+            Answer::with(206, content.slice(sent))
+                .header("content-range", format!("bytes {}-{}/{size}", said.start, said.end - 1))
+        }
     };
     let mut answer = answer.header("content-type", "application/octet-stream").header("accept-ranges", "bytes");
     answer.set_header("docker-content-digest", shared.options.digest_header.then(|| digest.to_owned()));

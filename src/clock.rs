@@ -36,7 +36,7 @@ impl UnixMillis {
 }
 
 /// Time since boot, including suspend. Never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(pub Duration);
 
 impl BootTime {

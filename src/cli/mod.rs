@@ -30,6 +30,7 @@ mod man;
 mod manifest;
 mod output;
 mod queue;
+mod rate;
 mod replicate;
 mod report;
 mod sql;

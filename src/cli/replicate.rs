@@ -8,7 +8,7 @@ use super::enqueue::print_one;
 use super::error::{Error, Result};
 use super::output::bytes;
 use super::report::count;
-use super::{Context, report};
+use super::{Context, rate, report};
 use crate::daemon::{self, Followed};
 use crate::job::NewJob;
 use crate::worker::Parts;
@@ -30,6 +30,9 @@ pub struct ReplicateArgs {
     /// Blobs moved at a time [default: 4].
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
+    /// Bytes a second at most, all copies together, such as 50MiB/s; 0 is no limit [default: 0].
+    #[arg(long, value_name = "RATE", value_parser = rate::rate)]
+    bandwidth: Option<u64>,
     #[command(flatten)]
     copy: CopyArgs,
 }
@@ -38,7 +41,9 @@ impl ReplicateArgs {
     /// Numbers of the configuration that these flags set.
     #[must_use]
     pub fn numbers(&self) -> Vec<(&'static str, &'static str, u64)> {
-        self.concurrency.map(|number| ("copy", "blobs_at_once", number)).into_iter().collect()
+        let concurrency = self.concurrency.map(|number| ("copy", "blobs_at_once", number));
+        let bandwidth = self.bandwidth.map(|bytes| ("copy", "bandwidth_bytes_per_sec", bytes));
+        concurrency.into_iter().chain(bandwidth).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `work`: run workers and sweeper until a signal, or with `--drain` until nothing is left to do.
 
 use super::error::{Error, Result};
-use super::{Context, when};
+use super::{Context, rate, when};
 use crate::daemon;
 use crate::worker::Worked;
 use std::time::Duration;
@@ -12,6 +12,9 @@ pub struct WorkArgs {
     /// Jobs at a time [default: 16].
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
+    /// Bytes a second at most, all copies together, such as 50MiB/s; 0 is no limit [default: 0].
+    #[arg(long, value_name = "RATE", value_parser = rate::rate)]
+    bandwidth: Option<u64>,
     /// End when nothing is pending, running or waiting for a retry; exit 1 when a job failed meanwhile.
     #[arg(long)]
     drain: bool,
@@ -31,7 +34,8 @@ impl WorkArgs {
         let secs = |grace: Duration| grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let concurrency = self.concurrency.map(|number| ("worker", "concurrency", number));
         let grace = self.shutdown_grace.map(|grace| ("worker", "shutdown_grace_secs", secs(grace)));
-        concurrency.into_iter().chain(grace).collect()
+        let bandwidth = self.bandwidth.map(|bytes| ("copy", "bandwidth_bytes_per_sec", bytes));
+        concurrency.into_iter().chain(bandwidth).chain(grace).collect()
     }
 }
 
@@ -72,10 +76,15 @@ mod tests {
     fn flags_become_settings() {
         let arguments = WorkArgs {
             concurrency: Some(3),
+            bandwidth: Some(9),
             drain: false,
             queue: None,
             shutdown_grace: Some(Duration::from_millis(1500)),
         };
-        assert_eq!(arguments.numbers(), [("worker", "concurrency", 3), ("worker", "shutdown_grace_secs", 2)]);
+        let bandwidth = ("copy", "bandwidth_bytes_per_sec", 9);
+        assert_eq!(
+            arguments.numbers(),
+            [("worker", "concurrency", 3), bandwidth, ("worker", "shutdown_grace_secs", 2)]
+        );
     }
 }

@@ -190,6 +190,7 @@ impl Config {
             manifests: MANIFESTS_PER_IMAGE,
             manifest_bytes: self.manifest_limit(),
             blob_tries: BLOB_TRIES,
+            bytes_per_sec: self.values.get("copy", "bandwidth_bytes_per_sec"),
         }
     }
 

@@ -37,7 +37,7 @@ const fn setting(
 }
 
 /// Every number that can be set.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     setting(
         ("worker", "concurrency"),
         16,
@@ -137,6 +137,13 @@ pub const SETTINGS: [Setting; 19] = [
         (1, 64),
         "blobs",
         "blobs of one image moved at a time; bounds memory together with concurrency",
+    ),
+    setting(
+        ("copy", "bandwidth_bytes_per_sec"),
+        0,
+        (0, 1 << 40),
+        "bytes",
+        "bytes a second of blobs, all copies of a process together; 0 is no limit, as networks mostly have their own",
     ),
     setting(
         ("retention", "finished_days"),

@@ -9,6 +9,7 @@
 //! A blob is never sent from memory of what another attempt had verified, and nothing is committed whose digest was not
 //! computed here.
 
+use super::bandwidth::Bandwidth;
 use super::content::{Broken, Checked, PIECE_BYTES, PIECES_WAITING, body, body_of};
 use super::destination::{Destination, Place, upload_was_lost};
 use super::mounting::{Asking, Mounting};
@@ -48,6 +49,7 @@ pub(super) struct Way {
     pub limits: Arc<Limits>,
     pub mounting: Mounting,
     pub turns: Turns,
+    pub bandwidth: Bandwidth,
     pub asking: Arc<Asking>,
 }
 
@@ -157,6 +159,7 @@ impl Way {
         let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
         let mut writer = layout.write_blob(&blob.digest, &self.temp).await.map_err(failed)?;
         while let Some(piece) = content.piece().await.map_err(broken)? {
+            self.bandwidth.pass(piece.len()).await;
             moved.add(&piece);
             writer.write(piece).await.map_err(failed)?;
         }
@@ -263,6 +266,7 @@ impl Way {
                 return Err(self.broken(blob, broken));
             }
         };
+        self.bandwidth.pass(bytes.len()).await;
         let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
         moved.add(&bytes);
         match session.finish_upload(upload.clone(), &blob.digest, blob.size, body_of(bytes)).await {
@@ -289,7 +293,7 @@ impl Way {
         tokio::pin!(finish);
         let read = tokio::select! {
             biased;
-            read = pump(&mut content, sender, &mut moved) => read,
+            read = pump(&mut content, sender, &mut moved, &self.bandwidth) => read,
             // An answer before the last piece was even given out.
             early = &mut finish => {
                 return Err(match early {
@@ -382,8 +386,10 @@ async fn pump(
     content: &mut Checked<BlobContent>,
     sender: mpsc::Sender<Bytes>,
     moved: &mut Moved<'_>,
+    bandwidth: &Bandwidth,
 ) -> Result<bool, Broken> {
     while let Some(piece) = content.piece().await? {
+        bandwidth.pass(piece.len()).await;
         moved.add(&piece);
         if sender.send(piece).await.is_err() {
             return Ok(false);

@@ -12,6 +12,7 @@
 //! not compute itself, never keeps more than a few pieces of a blob in memory, and never writes a tag while it stages.
 //! Every future may be dropped at any await: uploads then stay behind at the registry, and nothing else.
 
+mod bandwidth;
 mod blob;
 mod content;
 mod destination;
@@ -29,10 +30,12 @@ mod turns;
 pub use error::Error;
 pub use publish::Staged;
 
+use crate::clock::Clock;
 use crate::job::{Class, Parsed, ProgressCounter, Report, Transfer};
 use crate::oci::Manifest;
 use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
+use bandwidth::Bandwidth;
 use blob::Way;
 use destination::Destination;
 use mounting::{Asking, Mounting};
@@ -57,11 +60,20 @@ pub struct Limits {
     /// Tries of one blob within an attempt, the first included (default 3: what three tries do not mend is the job's
     /// own retry, with its longer pauses).
     pub blob_tries: u32,
+    /// Bytes of blobs a second, over all copies of this engine (default 0: no limit).
+    pub bytes_per_sec: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { blobs_at_once: 4, index_depth: 8, manifests: 2000, manifest_bytes: 8 * 1024 * 1024, blob_tries: 3 }
+        Self {
+            blobs_at_once: 4,
+            index_depth: 8,
+            manifests: 2000,
+            manifest_bytes: 8 * 1024 * 1024,
+            blob_tries: 3,
+            bytes_per_sec: 0,
+        }
     }
 }
 
@@ -106,13 +118,15 @@ pub struct Engine {
     limits: Arc<Limits>,
     mounting: Mounting,
     turns: Turns,
+    bandwidth: Bandwidth,
 }
 
 impl Engine {
     /// An engine that works through `client`.
     #[must_use]
     pub fn new(client: Client, limits: Limits) -> Self {
-        Self { client, limits: Arc::new(limits), mounting: Mounting::default(), turns: Turns::default() }
+        let bandwidth = Bandwidth::new(limits.bytes_per_sec, Clock::System);
+        Self { client, limits: Arc::new(limits), mounting: Mounting::default(), turns: Turns::default(), bandwidth }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -167,6 +181,7 @@ impl Engine {
             limits: self.limits.clone(),
             mounting: self.mounting.clone(),
             turns: self.turns.clone(),
+            bandwidth: self.bandwidth.clone(),
             asking: Arc::new(asking),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;

@@ -3,6 +3,7 @@
 use super::{assert_failure, assert_whole, binary, error_of, fails, replicate, replicated, reported};
 use crate::support::fake::Fake;
 use crate::support::image::{self, Image, ImageBuilder};
+use std::time::Duration;
 
 struct Scene {
     source: Fake,
@@ -125,4 +126,22 @@ fn the_report_for_people_says_what_was_done() {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert_eq!(output.errors(), "", "no progress bar where there is no terminal");
+}
+
+#[test]
+fn a_limit_of_bandwidth_is_kept_by_all_copies_together() {
+    let (source, destination, binary) = (Fake::start(), Fake::start(), binary());
+    // Small blobs, which are read whole, and large ones, to two places: 2.4 MB at 2 MB a second.
+    for number in 0..2 {
+        let image = ImageBuilder::oci(number).layer(1_000_000).layers(4, 50_000).build();
+        source.put_image("a", &format!("v{number}"), &image);
+        let (from, to) =
+            (source.reference("a", &format!("v{number}")), destination.reference("b", &format!("v{number}")));
+        binary.run(&["enqueue", &from, &to]).success();
+    }
+    let started = tokio::time::Instant::now();
+    binary.run(&["work", "--drain", "--bandwidth", "2MB/s"]).success();
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+    let output = binary.run(&["work", "--drain", "--bandwidth", "fast"]).expect_code(2);
+    assert!(output.errors().contains("`fast` is no rate"), "{output}");
 }

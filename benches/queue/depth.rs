@@ -97,13 +97,14 @@ impl Case {
     }
 }
 
-/// As a process that works does every ten seconds. The server counts what was changed a moment after it was.
+/// As a process that works does every ten seconds, until there was a vacuum: this one, or the server's own, which may be under
+/// way and is then waited for.
 async fn tended(store: &Store) -> Measured {
-    for _ in 0..20 {
+    for _ in 0..60 {
         if store.is_local() || store.tend().await? {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }

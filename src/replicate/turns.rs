@@ -2,8 +2,8 @@
 //!
 //! Tags of one repository share most of their blobs, and repositories share bases. Two jobs that bring the same one at the
 //! same time would read and send it twice, and a registry that writes its link to a blob anew with each upload may for a
-//! moment not find it when a manifest names it. So the second waits, and then finds the blob there, or mounts it. Across processes nothing holds them apart: what a registry
-//! answers in such a moment is tried again.
+//! moment not find it when a manifest names it. So the second waits, and then finds the blob there, or mounts it. Across
+//! processes nothing holds them apart: what a registry answers in such a moment is tried again.
 
 use crate::oci::{Digest, Repository};
 use std::collections::HashMap;
@@ -21,7 +21,8 @@ type Held = HashMap<(String, Digest), Weak<Turn<()>>>;
 pub(super) struct Turns(Arc<Mutex<Held>>);
 
 impl Turns {
-    /// Waits until nobody else brings this blob to that registry; nobody will while the guard lives. Safe to drop while it waits.
+    /// Waits until nobody else brings this blob to that registry; nobody will while the guard lives. Safe to drop while it
+    /// waits.
     pub async fn take(&self, repository: &Repository, digest: &Digest) -> OwnedMutexGuard<()> {
         self.of(repository, digest).lock_owned().await
     }

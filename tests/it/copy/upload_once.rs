@@ -21,6 +21,21 @@ fn enqueue(binary: &Binary, from: &str, to: &str) -> String {
     binary.run(&["enqueue", from, to, "-o", "json"]).success().json()["id"].to_string()
 }
 
+/// Copies a family of three from one fake to another in one run, each to a repository of its own.
+fn family_at(destination: &Fake, concurrency: &str) {
+    let (source, binary, images) = (Fake::start(), binary(), family(3));
+    let places = |number: usize| (format!("a{number}"), format!("b{number}"));
+    for (number, image) in images.iter().enumerate() {
+        let (from, to) = places(number);
+        source.put_image(&from, "v1", image);
+        enqueue(&binary, &source.reference(&from, "v1"), &destination.reference(&to, "v1"));
+    }
+    binary.run(&["work", "--drain", "--concurrency", concurrency]).success();
+    for (number, image) in images.iter().enumerate() {
+        assert_whole(destination, &places(number).1, "v1", image);
+    }
+}
+
 /// How many blobs got there in this way, all jobs together.
 fn transfers(binary: &Binary, how: &str) -> Option<usize> {
     let query = format!("SELECT COUNT(*) FROM audit_transfers WHERE how = '{how}'");
@@ -55,40 +70,15 @@ fn shared_layers_are_read_and_sent_once_and_mounted_elsewhere() {
 
 #[test]
 fn what_another_repository_gives_needs_a_token_for_both() {
-    let (source, destination) =
-        (Fake::start(), Fake::start_with(Options { auth: Auth::bearer(), ..Options::default() }));
-    let (binary, images) = (binary(), family(3));
-    for (number, image) in images.iter().enumerate() {
-        source.put_image(&format!("a{number}"), "v1", image);
-        enqueue(
-            &binary,
-            &source.reference(&format!("a{number}"), "v1"),
-            &destination.reference(&format!("b{number}"), "v1"),
-        );
-    }
-    binary.run(&["work", "--drain", "--concurrency", "1"]).success();
-    for (number, image) in images.iter().enumerate() {
-        assert_whole(&destination, &format!("b{number}"), "v1", image);
-    }
+    let destination = Fake::start_with(Options { auth: Auth::bearer(), ..Options::default() });
+    family_at(&destination, "1");
     assert_eq!(destination.count("PUT", "/blobs/uploads/"), 3 + 3 * 2);
 }
 
 #[test]
 fn a_registry_that_never_mounts_gets_the_bytes_for_each_repository() {
-    let (source, destination) = (Fake::start(), Fake::start_with(Options { mounts: false, ..Options::default() }));
-    let (binary, images) = (binary(), family(3));
-    for (number, image) in images.iter().enumerate() {
-        source.put_image(&format!("a{number}"), "v1", image);
-        enqueue(
-            &binary,
-            &source.reference(&format!("a{number}"), "v1"),
-            &destination.reference(&format!("b{number}"), "v1"),
-        );
-    }
-    binary.run(&["work", "--drain", "--concurrency", "3"]).success();
-    for (number, image) in images.iter().enumerate() {
-        assert_whole(&destination, &format!("b{number}"), "v1", image);
-    }
+    let destination = Fake::start_with(Options { mounts: false, ..Options::default() });
+    family_at(&destination, "3");
     assert_eq!(destination.count("PUT", "/blobs/uploads/"), 3 * 5);
 }
 

@@ -16,6 +16,7 @@ mod look;
 mod postgres;
 mod rows;
 mod sqlite;
+mod standing;
 mod statements;
 mod url;
 
@@ -25,6 +26,7 @@ pub use look::{
     Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Prunable,
     Pruned, Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
 };
+pub use standing::{Standing, Stood};
 pub use url::{DatabaseUrl, PostgresUrl};
 
 use crate::clock::Clock;
@@ -181,6 +183,14 @@ impl Store {
     /// runs out.
     pub async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
         on!(self, store => store.claim(request).await)
+    }
+
+    /// Leaves a claim behind for who has nothing to do. The next enqueue of a few jobs through this store or its clones does it
+    /// in its own transaction: they start one commit sooner. It is done once at most, and never fails the enqueue. Jobs that
+    /// come in any other way are not noticed: look for them as well.
+    #[must_use]
+    pub fn stand(&self, request: ClaimRequest) -> Standing {
+        on!(self, store => store.stand(request))
     }
 
     /// As [`Store::intake`] and then [`Store::claim`], in one transaction where that is possible: a row that came by plain SQL

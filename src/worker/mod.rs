@@ -1,108 +1,31 @@
 //! Workers: claim while there is room, run attempts, drain.
 //!
 //! A worker is one process incarnation. Its loop waits for a commit of anybody or for the end of one of its attempts, looks
-//! once at what there is to do, and does it: due, intake, claim. It never waits for an attempt before it looks again, and it
-//! never drops a claim: the claim future runs to its end, and each claim is settled by its attempt.
+//! once at what there is to do, and does it: due, intake, claim. While it waits it leaves a claim behind for jobs that this
+//! process enqueues. It never waits for an attempt before it looks again, and it never drops a claim: the claim future runs to
+//! its end, and each claim is settled by its attempt.
 
 pub mod attempt;
 pub mod descriptors;
 pub mod lease;
 pub mod places;
 pub mod presence;
+mod settings;
 
-use crate::clock::{BootTime, Clock, UnixMillis};
+use crate::clock::{BootTime, Clock};
 use crate::job::State;
 use crate::replicate::{Attempt, Engine};
 use crate::shutdown::Shutdown;
-use crate::store::{Claim, ClaimRequest, Error, Fence, Intake, Store};
+use crate::store::{Claim, ClaimRequest, Error, Fence, Intake, Standing, Store};
 use attempt::{Controls, Finish};
 use places::{Place, Places};
 use presence::Presence;
-use std::collections::{BTreeMap, HashMap};
+pub use settings::{Retention, Settings};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-
-/// How a worker works; every value has a default.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Jobs at a time.
-    pub concurrency: usize,
-    /// Only from this queue.
-    pub queue: Option<String>,
-    /// How long a lease holds without renewal.
-    pub lease_ttl: Duration,
-    /// The longest time between two renewals.
-    pub lease_renewal: Duration,
-    /// How long before its end a lease is not trusted any more.
-    pub lease_margin: Duration,
-    /// The time between two sweeps.
-    pub sweep_interval: Duration,
-    /// Pauses between attempts.
-    pub retry: crate::job::retry::Policy,
-    /// Deaths of workers in a row without progress after which a job fails as poison.
-    pub poison_limit: i64,
-    /// How long running copies may go on after the first signal.
-    pub shutdown_grace: Duration,
-    /// For these destination registries: at most so many running jobs, on all workers together.
-    pub registry_limits: Arc<BTreeMap<String, u32>>,
-    /// How long finished jobs are kept.
-    pub retention: Retention,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            concurrency: 16,
-            queue: None,
-            lease_ttl: Duration::from_secs(30),
-            lease_renewal: Duration::from_secs(10),
-            lease_margin: Duration::from_secs(5),
-            sweep_interval: Duration::from_secs(5),
-            retry: crate::job::retry::Policy::default(),
-            poison_limit: 10,
-            shutdown_grace: Duration::from_secs(25),
-            registry_limits: Arc::default(),
-            retention: Retention::default(),
-        }
-    }
-}
-
-/// How long finished jobs are kept, with their history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Completed and cancelled ones.
-    pub finished: Duration,
-    /// Failed ones.
-    pub failed: Duration,
-    /// Idempotency keys of jobs that are not kept any more.
-    pub keys: Duration,
-}
-
-impl Retention {
-    /// What is removed at this moment. A duration of zero keeps for ever.
-    #[must_use]
-    pub fn at(&self, now: UnixMillis) -> crate::store::Retention {
-        let before = |kept: Duration| {
-            let ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
-            (ms > 0).then(|| UnixMillis(now.0.saturating_sub(ms)))
-        };
-        crate::store::Retention {
-            completed_before: before(self.finished),
-            cancelled_before: before(self.finished),
-            failed_before: before(self.failed),
-            keys_before: before(self.keys),
-        }
-    }
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Self { finished: DAY * 30, failed: DAY * 90, keys: DAY * 30 }
-    }
-}
 
 /// What workers need. Cheap to clone.
 #[derive(Clone)]
@@ -189,6 +112,10 @@ pub struct Worker<R = Copies> {
     looked: BootTime,
     /// The last claim got all it asked for.
     full: bool,
+    /// The claim that was left behind while nothing was to be done.
+    standing: Option<Standing>,
+    /// The last one that was left behind came to nothing.
+    vain: bool,
 }
 
 /// What one look found and did.
@@ -229,6 +156,8 @@ impl<R: Run> Worker<R> {
             seen,
             looked: seen,
             full: false,
+            standing: None,
+            vain: false,
         }
     }
 
@@ -243,7 +172,7 @@ impl<R: Run> Worker<R> {
         let mut failing = false;
         let mut since = None;
         while !shutdown.drain.is_cancelled() {
-            let looked = if self.may_skip_looking() { self.claim_again().await } else { self.look(&mut since).await };
+            let looked = self.next(&mut since).await;
             let wait = match looked {
                 Ok(tick) => {
                     failing = false;
@@ -273,8 +202,12 @@ impl<R: Run> Worker<R> {
                     ERROR_PAUSE
                 }
             };
+            if !failing {
+                self.stand();
+            }
             tokio::select! {
                 () = shutdown.drain.cancelled() => {}
+                () = filled(&mut self.standing) => {}
                 () = self.places.freed(), if self.full => self.places.gather().await,
                 Some(ended) = self.running.join_next() => self.ended(ended),
                 () = wake(&self.store, wait, failing) => self.full = false,
@@ -282,6 +215,9 @@ impl<R: Run> Worker<R> {
             while let Some(ended) = self.running.try_join_next() {
                 self.ended(ended);
             }
+        }
+        if let Err(error) = self.withdraw().await {
+            tracing::debug!(%error, "the claim that was left behind failed");
         }
         self.drain(shutdown).await;
         // Jobs that failed elsewhere meanwhile count too: a sweep's, another worker's.
@@ -294,6 +230,12 @@ impl<R: Run> Worker<R> {
             }
         }
         Ok(self.worked)
+    }
+
+    /// What was claimed meanwhile, and what else there is to do.
+    async fn next(&mut self, since: &mut Option<i64>) -> Result<Tick, Error> {
+        self.withdraw().await?;
+        if self.may_skip_looking() { self.claim_again().await } else { self.look(since).await }
     }
 
     /// The last claim got all it asked for, so there is more, and the last full look is not long ago.
@@ -380,17 +322,40 @@ impl<R: Run> Worker<R> {
         self.worked.failed += u64::try_from(intake.rejected.len()).unwrap_or(u64::MAX);
     }
 
-    /// Claims and starts attempts, after an intake when rows wait for one. Returns how many.
-    async fn claim(&mut self, room: usize, intake: bool) -> Result<usize, Error> {
-        let sent = self.clock.boot();
-        let request = ClaimRequest {
+    fn request(&self, room: usize) -> ClaimRequest {
+        ClaimRequest {
             worker: self.presence.id,
             room,
             queue: self.settings.queue.clone(),
             only: None,
             lease_ttl: self.presence.lease_ttl(),
             registry_limits: self.settings.registry_limits.clone(),
-        };
+        }
+    }
+
+    /// Leaves a claim behind. Not after one that came to nothing, before the next look: enqueues of what may not run, however
+    /// many, must not pay for a claim each.
+    fn stand(&mut self) {
+        let room = self.room();
+        if room > 0 && !std::mem::take(&mut self.vain) {
+            self.standing = Some(self.store.stand(self.request(room)));
+        }
+    }
+
+    /// Takes back the claim that was left behind, or starts what it has claimed.
+    async fn withdraw(&mut self) -> Result<(), Error> {
+        let Some(standing) = self.standing.take() else { return Ok(()) };
+        if let Some(stood) = standing.withdraw().await? {
+            self.vain = stood.claims.is_empty();
+            self.start(stood.claims, stood.sent);
+        }
+        Ok(())
+    }
+
+    /// Claims and starts attempts, after an intake when rows wait for one. Returns how many.
+    async fn claim(&mut self, room: usize, intake: bool) -> Result<usize, Error> {
+        let sent = self.clock.boot();
+        let request = self.request(room);
         let claims = if intake {
             let (intake, claims) = self.store.intake_and_claim(request).await?;
             self.rejected(&intake);
@@ -400,6 +365,11 @@ impl<R: Run> Worker<R> {
         };
         let claimed = claims.len();
         self.full = claimed > 0 && claimed == room;
+        self.start(claims, sent);
+        Ok(claimed)
+    }
+
+    fn start(&mut self, claims: Vec<Claim>, sent: BootTime) {
         for claim in claims {
             let fence = claim.fence();
             let controls = Controls::default();
@@ -407,7 +377,6 @@ impl<R: Run> Worker<R> {
             let attempt = self.run.clone().run(claim, sent, controls, self.places.take());
             self.running.spawn(async move { (fence, attempt.await) });
         }
-        Ok(claimed)
     }
 
     async fn is_done(&self) -> bool {
@@ -455,6 +424,14 @@ impl<R: Run> Worker<R> {
             // The attempt's own panics are caught inside; this one was in the settling itself. The sweeper reclaims the job.
             Err(error) => tracing::error!(%error, "an attempt ended badly"),
         }
+    }
+}
+
+/// Returns when the claim that was left behind was done; never without one.
+async fn filled(standing: &mut Option<Standing>) {
+    match standing {
+        Some(standing) => standing.filled().await,
+        None => std::future::pending().await,
     }
 }
 

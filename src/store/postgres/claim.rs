@@ -17,11 +17,13 @@ use super::{NEWEST_SCHEMA, Postgres, millis, statements as sql, test_time};
 use crate::clock::{BootTime, Clock};
 use crate::job::{JobId, Parsed};
 use crate::store::rows::{self, Columns};
-use crate::store::{Claim, ClaimRequest, Error, Fence, Intake};
+use crate::store::standing::Board;
+use crate::store::{Claim, ClaimRequest, Error, Fence, Intake, Standing};
 use sqlx::postgres::PgRow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Jobs that one statement takes at most: bounds how long other hosts wait for their turn.
 const MOST: usize = 256;
@@ -50,8 +52,7 @@ impl Known {
 }
 
 /// Starts the lane.
-pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock, skipped: Skipped) -> Claims {
-    let claimer = Arc::new(Claimer { control, known, clock, skipped, doubt: Mutex::default() });
+pub(super) fn claims(claimer: Arc<Claimer>) -> Claims {
     Lane::start(Box::new(move |requests| {
         let claimer = claimer.clone();
         Box::pin(async move { claimer.run(requests).await })
@@ -61,6 +62,10 @@ pub(super) fn claims(control: Arc<Connections>, known: Known, clock: Clock, skip
 impl Postgres {
     pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
         self.inner.claims.ask(Ask { request, parsed: Vec::new() }).await
+    }
+
+    pub(in crate::store) fn stand(&self, request: ClaimRequest) -> Standing {
+        self.inner.claimer.board.stand(request)
     }
 
     pub(in crate::store) async fn intake_and_claim(
@@ -85,13 +90,70 @@ impl Postgres {
 /// What must be equal for claims to go together.
 type Kind = (Option<String>, Option<JobId>, Arc<BTreeMap<String, u32>>);
 
-struct Claimer {
+pub(super) struct Claimer {
     control: Arc<Connections>,
+    board: Arc<Board>,
     known: Known,
     clock: Clock,
     skipped: Skipped,
     /// Since when, and how long, running jobs may be ours without our knowledge.
     doubt: Mutex<Option<(BootTime, Duration)>>,
+}
+
+/// A claim that is done by the statement of an enqueue. When it is dropped nothing was claimed.
+pub(super) struct Behind {
+    request: ClaimRequest,
+    answer: oneshot::Sender<Result<(Intake, Vec<Claim>), Error>>,
+}
+
+/// What an enqueue needs of claims.
+impl Claimer {
+    pub(super) fn new(control: Arc<Connections>, known: Known, clock: Clock, skipped: Skipped) -> Self {
+        Self { control, board: Arc::default(), known, clock, skipped, doubt: Mutex::default() }
+    }
+
+    /// The claim of somebody who waits for an enqueue.
+    pub(super) fn behind(&self) -> Option<Behind> {
+        let (request, answer) = self.board.take(self.clock.boot())?;
+        Some(Behind { request, answer })
+    }
+
+    /// Gives a statement its last six parameters.
+    pub(super) fn bind_behind(behind: &Behind, statement: Statement) -> Statement {
+        let request = &behind.request;
+        let room = request.room.min(MOST);
+        let limits = &request.registry_limits;
+        statement
+            .bind(vec![request.worker.to_string(); room])
+            .bind(vec![millis(request.lease_ttl); room])
+            .bind(request.queue.clone())
+            .bind(limits.keys().cloned().collect::<Vec<String>>())
+            .bind(limits.values().map(|limit| i64::from(*limit)).collect::<Vec<_>>())
+            .bind(NEWEST_SCHEMA)
+    }
+
+    /// Hands out what was claimed. Returns how many.
+    pub(super) fn hand_out(&self, behind: Behind, rows: Vec<PgRow>) -> usize {
+        let Behind { request, answer } = behind;
+        let mut hands = [Hand::new(&request)];
+        let dealt = self.deal(rows, &mut hands);
+        let [hand] = hands;
+        let claimed = hand.claims.len();
+        // A worker that has gone does not want to know.
+        drop(answer.send(dealt.map(|()| (Intake::default(), hand.claims))));
+        claimed
+    }
+
+    /// It is not known whether the statement was done.
+    pub(super) fn doubt(&self, longest: Duration) {
+        *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((self.clock.boot(), longest));
+    }
+}
+
+impl Behind {
+    pub(super) const fn lease_ttl(&self) -> Duration {
+        self.request.lease_ttl
+    }
 }
 
 impl Claimer {
@@ -133,8 +195,7 @@ impl Claimer {
                 Err(failed) => {
                     if failed.unknown {
                         let longest = hands.iter().map(|hand| hand.request.lease_ttl).max().unwrap_or_default();
-                        *self.doubt.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                            Some((self.clock.boot(), longest));
+                        self.doubt(longest);
                     }
                     return Err(failed.error);
                 }

@@ -76,6 +76,7 @@ struct Inner {
     readers: Connections,
     enqueues: queue::Enqueues,
     claims: claim::Claims,
+    claimer: Arc<claim::Claimer>,
     renewals: attempt::Renewals,
     ends: attempt::Ends,
     known: claim::Known,
@@ -108,12 +109,15 @@ impl Postgres {
         let readers = Connections::new(&sessions, &clock, READERS, READ_LIMIT, by_value);
         let known = claim::Known::default();
         let listener = listen::Listener::new(&sessions);
+        let (told, times) = (listener.skipped(), clock.clone());
+        let claimer = Arc::new(claim::Claimer::new(control.clone(), known.clone(), times, told));
         Ok(Self {
             told: listen::Cursor::default(),
             inner: Arc::new(Inner {
                 url: shown,
-                enqueues: queue::enqueues(bulk.clone(), clock.clone()),
-                claims: claim::claims(control.clone(), known.clone(), clock.clone(), listener.skipped()),
+                enqueues: queue::enqueues(bulk.clone(), claimer.clone(), clock.clone()),
+                claims: claim::claims(claimer.clone()),
+                claimer,
                 renewals: attempt::renewals(control.clone(), clock.clone()),
                 ends: attempt::ends(control.clone(), clock.clone()),
                 listener,

@@ -1,6 +1,7 @@
 //! Into the queue: enqueue, due, intake; and what there is to do.
 
-use super::connect::{Again, Connections, Statement, plain};
+use super::claim::Claimer;
+use super::connect::{Again, Connections, Failed, Statement, plain};
 use super::lane::Lane;
 use super::{KEY_BYTES, NEWEST_SCHEMA, Postgres, int, statements as sql, test_time};
 use crate::clock::{Clock, UnixMillis};
@@ -18,6 +19,8 @@ const INTAKE_BATCH: i64 = 500;
 const DUE_BATCH: i64 = 1000;
 /// Jobs that one statement inserts at most, unless a single request has more.
 const ENQUEUE_BATCH: usize = 2000;
+/// An enqueue of at most so many is followed by a claim in the same transaction, when somebody waits for jobs.
+const CLAIMED_AT_ONCE: usize = 64;
 /// How often an enqueue looks again when somebody else used one of its keys between look and insert.
 const KEY_RACES: u32 = 5;
 
@@ -30,8 +33,8 @@ pub(super) struct Wish {
 pub(super) type Enqueues = Lane<Wish, Vec<Enqueued>>;
 
 /// Starts the lane.
-pub(super) fn enqueues(bulk: Arc<Connections>, clock: Clock) -> Enqueues {
-    let inserter = Arc::new(Inserter { bulk, clock });
+pub(super) fn enqueues(bulk: Arc<Connections>, claimer: Arc<Claimer>, clock: Clock) -> Enqueues {
+    let inserter = Arc::new(Inserter { bulk, claimer, clock });
     Lane::start(Box::new(move |wishes| {
         let inserter = inserter.clone();
         Box::pin(async move { inserter.run(wishes).await })
@@ -191,6 +194,7 @@ fn parse(row: &PgRow) -> Result<Result<Parsed, Invalid>, Error> {
 
 struct Inserter {
     bulk: Arc<Connections>,
+    claimer: Arc<Claimer>,
     clock: Clock,
 }
 
@@ -229,16 +233,12 @@ impl Inserter {
             let inserted = if plan.jobs.is_empty() {
                 Vec::new()
             } else {
-                match self.bulk.rows(Again::Never, &plan.statement(&self.clock)).await {
-                    Ok(rows) => rows,
+                match self.insert(&plan).await {
+                    Ok(inserted) => inserted?,
                     Err(failed) if failed.is_duplicate() => continue,
                     Err(failed) => return Err(failed.into()),
                 }
             };
-            let inserted = inserted
-                .iter()
-                .map(|row| Ok(Enqueued { id: row.int("id")?, created: row.flag("created")? }))
-                .collect::<Result<Vec<_>, Error>>()?;
             let of = |place: &Place| match *place {
                 Place::Known(id) => Enqueued { id, created: false },
                 Place::New(at) => inserted[at],
@@ -247,6 +247,32 @@ impl Inserter {
             return Ok(places.iter().map(|places| places.iter().map(of).collect()).collect());
         }
         Err(Error::Backend { message: "others use the same idempotency keys at the same time".to_owned(), busy: true })
+    }
+
+    /// In the order of the plan. A worker that waits for jobs claims them in the same transaction.
+    async fn insert(&self, plan: &Plan<'_>) -> Result<Result<Vec<Enqueued>, Error>, Failed> {
+        if plan.jobs.len() <= CLAIMED_AT_ONCE
+            && let Some(behind) = self.claimer.behind()
+        {
+            let statement = Claimer::bind_behind(&behind, plan.statement(sql::ENQUEUE_AND_CLAIM, &self.clock));
+            match self.bulk.rows(Again::NeverNorLocked, &statement).await {
+                Ok(rows) => {
+                    let (claimed, mut inserted): (Vec<_>, Vec<_>) =
+                        rows.into_iter().partition(|row| matches!(row.int_option("place"), Ok(None)));
+                    self.claimer.hand_out(behind, claimed);
+                    inserted.sort_by_key(|row| row.int("place").unwrap_or_default());
+                    return Ok(inserted.iter().map(|row| enqueued(row, "enqueued")).collect());
+                }
+                Err(failed) if failed.unknown => {
+                    self.claimer.doubt(behind.lease_ttl());
+                    return Err(failed);
+                }
+                // The claim's fault, or that of the jobs: they are tried without it.
+                Err(failed) => tracing::debug!(error = %failed.error, "an enqueue with a claim behind it failed"),
+            }
+        }
+        let rows = self.bulk.rows(Again::Never, &plan.statement(sql::ENQUEUE, &self.clock)).await?;
+        Ok(rows.iter().map(|row| enqueued(row, "id")).collect())
     }
 
     async fn known_keys(&self, wishes: &[Wish]) -> Result<HashMap<String, PgRow>, Error> {
@@ -259,6 +285,10 @@ impl Inserter {
         let rows = self.bulk.rows(Again::Harmless, &Statement::new(sql::KEYS).bind(keys)).await?;
         rows.into_iter().map(|row| Ok((row.text("key")?, row))).collect()
     }
+}
+
+fn enqueued(row: &PgRow, id: &str) -> Result<Enqueued, Error> {
+    Ok(Enqueued { id: row.int(id)?, created: row.flag("created")? })
 }
 
 /// How many of the wishes go into one statement.
@@ -310,22 +340,22 @@ impl<'a> Plan<'a> {
         Ok(Place::New(self.jobs.len() - 1))
     }
 
-    fn statement(&self, clock: &Clock) -> Statement {
-        let text =
+    fn statement(&self, text: &'static str, clock: &Clock) -> Statement {
+        let column =
             |value: fn(&NewJob) -> String| self.jobs.iter().map(|(job, _)| plain(&value(job))).collect::<Vec<_>>();
         let number = |value: fn(&NewJob) -> i64| self.jobs.iter().map(|(job, _)| value(job)).collect::<Vec<_>>();
-        Statement::new(sql::ENQUEUE)
-            .bind(text(|job| job.source.clone()))
-            .bind(text(|job| job.destination.clone()))
-            .bind(text(|job| job.parsed.options.canonical()))
-            .bind(text(|job| job.queue.clone()))
+        Statement::new(text)
+            .bind(column(|job| job.source.clone()))
+            .bind(column(|job| job.destination.clone()))
+            .bind(column(|job| job.parsed.options.canonical()))
+            .bind(column(|job| job.queue.clone()))
             .bind(number(|job| job.priority))
             .bind(number(|job| job.max_attempts))
             .bind(self.jobs.iter().map(|(job, _)| job.run_at.map(|at| at.0)).collect::<Vec<_>>())
             .bind(self.jobs.iter().map(|(job, _)| job.idempotency_key.as_deref().map(plain)).collect::<Vec<_>>())
-            .bind(text(|job| job.parsed.source_key()))
-            .bind(text(|job| job.parsed.dest_key()))
-            .bind(text(|job| job.parsed.dest_registry()))
+            .bind(column(|job| job.parsed.source_key()))
+            .bind(column(|job| job.parsed.dest_key()))
+            .bind(column(|job| job.parsed.dest_registry()))
             .bind(self.jobs.iter().map(|(job, _)| job.joins_equal).collect::<Vec<_>>())
             .bind(self.jobs.iter().map(|(_, actor)| plain(actor)).collect::<Vec<_>>())
             .bind(test_time(clock))

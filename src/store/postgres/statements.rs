@@ -51,6 +51,22 @@ statements! {
     ENQUEUE = "SELECT place, id, created FROM enqueue_jobs($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BIGINT[], \
         $6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], $11::TEXT[], $12::BOOLEAN[], $13::TEXT[], $14::BIGINT)";
 
+    /// As [`ENQUEUE`] and then [`CLAIM`], which is left out when somebody else is claiming just now, and which waits for nobody's
+    /// lock: $1..$14 those of the first; $15 the worker of each, $16 ms that its lease holds, $17 queue or NULL for all,
+    /// $18 registries that have a limit, $19 their limits, $20 the newest schema that is known. Rows of both kinds: those of the
+    /// enqueue have a place, those of the claim have the columns of a job.
+    ENQUEUE_AND_CLAIM = concat!("WITH e AS MATERIALIZED (SELECT * FROM enqueue_jobs($1::TEXT[], $2::TEXT[], $3::TEXT[], \
+            $4::TEXT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::TEXT[], $10::TEXT[], $11::TEXT[], \
+            $12::BOOLEAN[], $13::TEXT[], $14::BIGINT) AS e (place, enqueued, created)), \
+        c AS MATERIALIZED (SELECT c.* FROM (SELECT CASE \
+                WHEN (SELECT COUNT(*) FROM e) > 0 AND set_config('lock_timeout', '20ms', true) <> '' \
+                THEN pg_try_advisory_xact_lock(hashtext('freightliner claims'), hashtext(current_schema())) END AS turn \
+                OFFSET 0) AS t \
+            CROSS JOIN LATERAL claim_jobs(CASE WHEN t.turn THEN $15::TEXT[] END, $16::BIGINT[], $17::TEXT, NULL, \
+                $18::TEXT[], $19::BIGINT[], $14::BIGINT, $20::BIGINT) AS c \
+            WHERE t.turn AND c.id IS NOT NULL) \
+        SELECT e.place, e.enqueued, e.created, ", job_columns!(), " FROM e FULL JOIN c ON c.id = - e.place");
+
     /// How many loads of this list were finished. $1 hash of the content.
     LOADS = "SELECT COUNT(*) AS loads FROM finished_loads WHERE content_hash = $1";
 

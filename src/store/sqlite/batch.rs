@@ -1,7 +1,8 @@
 //! What one transaction does: operations by kind, each kind in one go.
 //!
-//! Within a transaction the kinds go in a fixed order: settles, renewals, confirms, claims, enqueues, then the rest. All of them
-//! were under way at the same time, so any order is a right one; this one frees targets before they are claimed.
+//! Within a transaction the kinds go in a fixed order: settles, renewals, confirms, enqueues, claims, then the rest. All of them
+//! were under way at the same time, so any order is a right one; this one frees targets before they are claimed, and claims what
+//! has just come.
 
 use super::direct::Direct;
 use super::{attempt, claim, enqueue};
@@ -156,6 +157,10 @@ impl Batch {
         self.len
     }
 
+    pub(super) const fn has_enqueues(&self) -> bool {
+        !self.enqueues.inputs.is_empty()
+    }
+
     /// Operations that those who are answered may send at once, about: one each; who was given jobs ends them when there is
     /// nothing to do, and asks for more.
     pub(super) fn leads_to(&self) -> usize {
@@ -181,8 +186,8 @@ impl Batch {
         self.settles.run(connection, mode)?;
         self.renewals.run(connection, mode)?;
         self.confirms.run(connection, mode)?;
-        self.claims.run(connection, mode)?;
         self.enqueues.run(connection, mode)?;
+        self.claims.run(connection, mode)?;
         for operation in &mut self.others {
             connection.script("SAVEPOINT operation")?;
             let done = operation.run(connection);

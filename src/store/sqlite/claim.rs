@@ -11,11 +11,12 @@ use super::direct::{Direct, Record};
 use super::queue::{Verdict, take_in};
 use super::writer::Lane;
 use super::{NEWEST_SCHEMA, Sqlite};
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 use crate::store::choose::{Asker, Candidate, Limits, choose, left};
 use crate::store::rows::Columns;
+use crate::store::standing::Board;
 use crate::store::statements as sql;
-use crate::store::{Claim, ClaimRequest, Error, Intake, rows};
+use crate::store::{Claim, ClaimRequest, Error, Intake, Standing, rows};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -29,6 +30,12 @@ pub(super) struct Ask {
     request: ClaimRequest,
     now: UnixMillis,
     parsed: Vec<Verdict>,
+}
+
+/// The claim of a worker that waits for an enqueue.
+pub(super) fn standing(board: &Board, clock: &Clock) -> Option<Op> {
+    let (request, reply) = board.take(clock.boot())?;
+    Some(Op::Claim(Ask { request, now: clock.now(), parsed: Vec::new() }, reply))
 }
 
 pub(super) struct Claims;
@@ -202,6 +209,10 @@ impl Sqlite {
     pub(in crate::store) async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, Error> {
         let ask = Ask { request, now: self.inner.clock.now(), parsed: Vec::new() };
         Ok(self.inner.writer.send(Lane::Control, |reply| Op::Claim(ask, reply)).await?.1)
+    }
+
+    pub(in crate::store) fn stand(&self, request: ClaimRequest) -> Standing {
+        self.inner.board.stand(request)
     }
 
     pub(in crate::store) async fn intake_and_claim(

@@ -27,6 +27,7 @@ mod writer;
 use super::Error;
 use crate::clock::Clock;
 use crate::store::rows::Columns;
+use crate::store::standing::Board;
 use direct::Direct;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
@@ -75,6 +76,7 @@ struct Inner {
     watch: watch::Watch,
     clock: Clock,
     version: String,
+    board: Arc<Board>,
 }
 
 impl Sqlite {
@@ -98,10 +100,11 @@ impl Sqlite {
             .disable_statement_logging();
         let reads = reading::Reads::new(path);
         let readers = bounded_readers(&reads).connect_lazy_with(reading);
-        let writer = Writer::start(connection, path.to_owned(), clock.clone())?;
+        let board = Arc::new(Board::default());
+        let writer = Writer::start(connection, path.to_owned(), clock.clone(), board.clone())?;
         let watch = watch::Watch::new(path);
         Ok(Self {
-            inner: Arc::new(Inner { path: path.to_owned(), writer, readers, reads, watch, clock, version }),
+            inner: Arc::new(Inner { path: path.to_owned(), writer, readers, reads, watch, clock, version, board }),
             told: watch::Cursor::default(),
         })
     }

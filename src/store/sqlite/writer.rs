@@ -9,11 +9,13 @@
 
 use super::batch::{Batch, Mode, Op, Reply};
 use super::checkpoint::Checkpoints;
+use super::claim::standing;
 use super::direct::Direct;
 pub(super) use super::lanes::Lane;
 use super::lanes::Lanes;
 use crate::clock::Clock;
 use crate::store::Error;
+use crate::store::standing::Board;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Backend`] when the machine gives no thread.
-    pub(super) fn start(connection: Direct, path: PathBuf, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn start(connection: Direct, path: PathBuf, clock: Clock, board: Arc<Board>) -> Result<Self, Error> {
         let lanes = Arc::new(Lanes::new());
         let (end, ended) = oneshot::channel();
         let actor = Actor {
@@ -56,6 +58,7 @@ impl Writer {
             path,
             clock,
             lanes: lanes.clone(),
+            board,
             failing: false,
         };
         let run = move || {
@@ -110,6 +113,7 @@ struct Actor {
     checkpoints: Checkpoints,
     clock: Clock,
     lanes: Arc<Lanes>,
+    board: Arc<Board>,
     /// The last transaction failed for a reason that may pass.
     failing: bool,
 }
@@ -195,7 +199,14 @@ impl Actor {
                 bulk == 1 || (bulk <= BULK_BATCH && rows <= BULK_ROWS)
             }
         };
-        self.lanes.take(self.checkpoints.due(), take, |op| batch.push(op))
+        let open = self.lanes.take(self.checkpoints.due(), take, |op| batch.push(op));
+        // Who waits for jobs gets them in the transaction that brings them.
+        if batch.has_enqueues()
+            && let Some(claim) = standing(&self.board, &self.clock)
+        {
+            batch.push(claim);
+        }
+        open
     }
 
     /// One transaction over the batch. On an error the connection is opened anew: its state is not known.
@@ -259,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         let direct = Direct::open(&path, Duration::from_secs(1)).unwrap();
-        let writer = Writer::start(direct, path, Clock::System).unwrap();
+        let writer = Writer::start(direct, path, Clock::System, Arc::default()).unwrap();
         let run = |statement: &'static str| {
             writer.send(Lane::Bulk, move |reply| {
                 Task::op(

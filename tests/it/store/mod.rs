@@ -20,6 +20,7 @@ mod sqlite {
     mod order;
     mod retention;
     mod rules;
+    mod standing;
     mod sweeping;
     mod upgrades;
 }
@@ -42,6 +43,7 @@ mod postgres {
     mod retention;
     mod rules;
     mod server;
+    mod standing;
     mod sweeping;
     mod upgrades;
 }

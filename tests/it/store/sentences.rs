@@ -77,6 +77,17 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("claim", "[`Error::Backend`]; then", &[LOCKED]),
     // Advice to callers.
     ("claim", "Do not drop", &[]),
+    ("stand", "Leaves a claim", &["the_next_enqueue_does_the_claim_that_was_left_behind", STANDING]),
+    ("stand", "The next enqueue", &["the_next_enqueue_does_the_claim_that_was_left_behind", STANDING]),
+    (
+        "stand",
+        "It is done once",
+        &[
+            "the_next_enqueue_does_the_claim_that_was_left_behind",
+            "what_a_claim_that_was_left_behind_waits_for_does_not_hold_the_enqueue_up",
+        ],
+    ),
+    ("stand", "Jobs that come", &["the_next_enqueue_does_the_claim_that_was_left_behind"]),
     (
         "intake_and_claim",
         "As [`Store::intake`]",
@@ -254,6 +265,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("is_closed", "Nothing can", &["what_was_acknowledged_is_there_after_closing"]),
 ];
 
+const STANDING: &str = "many_who_enqueue_and_many_claims_left_behind_give_each_job_once";
 const MODEL: &str = "random_commands_do_what_the_model_does";
 const LOCKED: &str = "a_database_that_stays_locked_is_an_error_and_nothing_of_what_was_asked_is_stored";
 

@@ -182,6 +182,46 @@ async fn who_passed_over_a_locked_row_hears_at_once_that_it_is_free() {
 }
 
 #[tokio::test]
+async fn what_a_claim_that_was_left_behind_waits_for_does_not_hold_the_enqueue_up() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let claimed = async |number: usize, patience: Duration| {
+        let standing = bench.store.stand(request(bench.worker, 9));
+        let enqueue = bench.store.enqueue(vec![numbered(number)], "test");
+        tokio::time::timeout(patience, enqueue).await.expect("soon").unwrap();
+        standing.withdraw().await.unwrap().map(|stood| stood.claims.len())
+    };
+    assert_eq!(claimed(1, PATIENCE).await, Some(1));
+    // Somebody else has his turn to claim.
+    let mut other = bench.foreign_session().await;
+    let turn = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('freightliner claims'), hashtext(current_schema()))";
+    other.execute(turn).await.unwrap();
+    assert_eq!(claimed(2, PATIENCE).await, Some(0));
+    other.execute("ROLLBACK").await.unwrap();
+    // Somebody has started a job by hand, to the target of another one, and does not come to an end.
+    let (by_hand, equal) = (copy("a.example/x:1", "b.example/x:1"), copy("a.example/x:2", "b.example/x:1"));
+    let id = bench.enqueue(by_hand).await;
+    bench.enqueue(NewJob { priority: 5, ..equal }).await;
+    let start = format!(
+        "BEGIN; UPDATE jobs SET state = 'running', attempt = 1, lease_epoch = 1, worker = 'me', \
+         lease_until = 4000000000000, started_at = 1 WHERE id = {id}"
+    );
+    other.execute(AssertSqlSafe(start)).await.unwrap();
+    // A claim of its own would wait for three seconds.
+    assert_eq!(claimed(3, Duration::from_secs(2)).await, Some(0));
+    other.execute("ROLLBACK").await.unwrap();
+    // Many jobs are no matter for one claim.
+    let standing = bench.store.stand(request(bench.worker, 9));
+    bench.store.enqueue((100..200).map(numbered).collect(), "test").await.unwrap();
+    assert!(standing.withdraw().await.unwrap().is_none());
+    // Nor is a schema that it does not know, and the jobs are there.
+    let newer = "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (999, 'future', '', 0)";
+    bench.sql(newer).await.unwrap();
+    assert_eq!(claimed(4, PATIENCE).await, Some(0));
+    assert_eq!(bench.number("SELECT COUNT(*) FROM jobs WHERE state = 'pending'").await, 105);
+}
+
+#[tokio::test]
 async fn an_end_that_is_asked_for_again_has_the_same_answer() {
     let Some(database) = Database::postgres() else { return };
     let bench = Bench::on(database).await;
@@ -236,6 +276,18 @@ async fn an_answer_that_is_lost_is_asked_for_again_where_that_is_harmless() {
         other => panic!("{other:?}"),
     }
     assert!(!store.enqueue(vec![keyed], "test").await.unwrap()[0].created);
+    // So it is with a claim behind it: the job may run under our name, and the next claim finds it.
+    while !store.claim(request(worker, 5)).await.unwrap().is_empty() {}
+    let standing = store.stand(request(worker, 5));
+    store.enqueue(vec![numbered(5)], "test").await.unwrap();
+    assert_eq!(standing.withdraw().await.unwrap().unwrap().claims.len(), 1);
+    let standing = store.stand(request(worker, 5));
+    proxy.lose_next_answer();
+    assert!(store.enqueue(vec![numbered(4)], "test").await.is_err());
+    lost("enqueue with a claim behind it");
+    assert!(standing.withdraw().await.unwrap().is_none_or(|stood| stood.claims.is_empty()));
+    let claims = store.claim(request(worker, 5)).await.unwrap();
+    assert_eq!(claims.iter().map(|claim| claim.job.source.as_str()).collect::<Vec<_>>(), ["a.example/app:4"]);
     assert!(bench.store.check().await.unwrap().is_empty());
 }
 
@@ -258,14 +310,20 @@ async fn work(store: Store, number: usize, stop: Arc<AtomicBool>) -> Vec<JobId> 
     let worker = Uuid::now_v7();
     let mut acknowledged = Vec::new();
     let mut round = 0;
+    let mut stood = Vec::new();
     loop {
         round += 1;
         let stopping = stop.load(Ordering::SeqCst);
         if !stopping {
             let job = copy("a.example/x:1", &format!("b.example/x{number}:{round}"));
+            // Every second round a claim waits for it.
+            let standing = (round % 2 == 0).then(|| store.stand(request(worker, 3)));
             match store.enqueue(vec![job], "test").await {
                 Ok(enqueued) => acknowledged.push(enqueued[0].id),
                 Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+            if let Some(standing) = standing {
+                stood.extend(standing.withdraw().await.unwrap().map_or(Vec::new(), |stood| stood.claims));
             }
         }
         let claims = match store.claim(request(worker, 3)).await {
@@ -275,10 +333,10 @@ async fn work(store: Store, number: usize, stop: Arc<AtomicBool>) -> Vec<JobId> 
                 continue;
             }
         };
-        if stopping && claims.is_empty() {
+        if stopping && claims.is_empty() && stood.is_empty() {
             return acknowledged;
         }
-        for claim in claims {
+        for claim in stood.drain(..).chain(claims) {
             if let Err(error) = store.renew(claim.fence(), TTL, Work::default()).await {
                 assert!(error.is_transient(), "{error}");
             }

@@ -9,12 +9,11 @@
 //!   copied into the database, so the log can begin anew once at most, before anything else was written. So whatever was
 //!   committed since the older of two readers began is in the log when the later one has begun, and stays there until the
 //!   first of them ends.
-//! - What a reader sees is, for each page, the last frame up to its mark, and the database where there is none. Up to its mark
-//!   checkpoints of others may copy frames into the database meanwhile, so that a page there may be half old and half new; but
-//!   that is a page with a frame, which is not read from there. Where all frames are in the database already, the database is
-//!   what it sees, and does not change until it ends.
-//!
-//! The mark itself SQLite does not tell. It says how many frames there are: the same before and after the reader has begun.
+//! - The moment that is seen is that of the last commit in the log when the reader had begun. Each page is, as of then, in the
+//!   last frame that holds it, and where there is none, in the database. Up to the reader's mark checkpoints of others may copy
+//!   frames into the database meanwhile, so that a page there may be half old and half new; but that is a page with a frame,
+//!   which is not read from there. Where all frames were in the database already, that is what is seen; it does not change until
+//!   the reader ends.
 //!
 //! With such a chain there is a reader of the log at every moment, and it could still not begin anew. So for a moment nobody
 //! may write: the rest of the log is copied into the database, and the next reader needs none of it.
@@ -39,10 +38,8 @@ use std::time::Duration;
 
 /// The log begins anew when it is this long, bytes: before writers of ours copy it, and long before they wait for readers.
 pub(super) const LOG: u64 = SMALL / 2;
-/// How often a reader is begun while others commit.
+/// How often a reader is begun. Once is enough, unless the log begins anew at just that moment.
 const TRIES: u32 = 10;
-/// How long the first one is tried.
-const FIRST: Duration = Duration::from_secs(30);
 /// How long the write lock is tried for.
 const LOCK_WAIT: Duration = Duration::from_millis(250);
 /// How long other readers are waited for while nobody may write. Those of our own mostly take less.
@@ -105,13 +102,9 @@ impl Snapshots {
             changed: BTreeSet::new(),
             barrier: None,
         };
-        let start = Clock::System.boot();
-        while !snapshots.step()? {
-            if Clock::System.boot().since(start) >= FIRST {
-                let message = "others write all the time; try again".to_owned();
-                return Err(Error::Backend { message, busy: true });
-            }
-            std::thread::sleep(PAUSE);
+        if !snapshots.step()? {
+            let message = format!("the log of {} is not that of SQLite, or not its own", path.display());
+            return Err(Error::Unusable(message));
         }
         Ok(snapshots)
     }
@@ -212,8 +205,8 @@ impl Snapshots {
         Ok(frames * (self.page_size + FRAME_HEADER) as u64)
     }
 
-    /// Begins the next reader, and ends the one before it. False when others committed at just that moment; then the moment
-    /// stays.
+    /// Begins the next reader, and ends the one before it. False when the log began anew at just that moment, again and again;
+    /// then the moment stays.
     fn step(&mut self) -> Result<bool, Error> {
         for _ in 0..TRIES {
             let begun = self.begin();
@@ -232,27 +225,24 @@ impl Snapshots {
     }
 
     fn begin(&mut self) -> Result<bool, Error> {
-        let generation = self.log.generation().map_err(unreadable)?;
-        let before = copied(&self.copier)?;
         self.free.script("BEGIN")?;
-        let pages = self.free.one("PRAGMA page_count", [], |row| row.int("page_count"))?;
-        let pages = u32::try_from(pages).map_err(unreadable)?;
+        let pages = self.free.one("PRAGMA page_count", [], |row| row.count("page_count"))?;
+        let generation = self.log.generation().map_err(unreadable)?;
         let now = copied(&self.copier)?;
-        // What it says of a log that begins anew at just that moment may be half of the old and half of the new one.
+        // If the log began anew in the middle of that look, its two numbers do not belong together, or not to the generation. Then
+        // it is shorter now, or has another generation.
         let after = copied(&self.copier)?;
-        let is_exact = before.frames == now.frames
-            && now.frames == after.frames
-            && self.log.generation().map_err(unreadable)? == generation;
-        Ok(is_exact && self.follow(generation, now, pages)?)
+        let is_whole = now.frames <= after.frames && self.log.generation().map_err(unreadable)? == generation;
+        Ok(is_whole && self.follow(generation, now, pages)?)
     }
 
     /// Reads what has come to the log. False when it is not what was expected; then nothing was changed.
-    fn follow(&mut self, generation: Option<Generation>, copied: Copied, pages: u32) -> Result<bool, Error> {
+    fn follow(&mut self, generation: Option<Generation>, copied: Copied, pages: u64) -> Result<bool, Error> {
         let length = u32::try_from(copied.frames).map_err(unreadable)?;
         let from = match self.known {
             Some((known, length)) if known == generation => length,
             Some(_) => 0,
-            // Nothing has to be known of a log that is in the database.
+            // Nothing has to be known of a log that is in the database; the reader sees just that.
             None if copied.is_all() => length,
             None => 0,
         };
@@ -260,21 +250,26 @@ impl Snapshots {
         if length > from {
             let Some(generation) = generation else { return Ok(false) };
             match self.log.frames(generation, from + 1..=length).map_err(unreadable)? {
-                Some(found) if found.last().is_some_and(|last| last.pages == pages) => frames = found,
+                Some(found) if found.last().is_some_and(|last| last.pages > 0) => frames = found,
                 _ => return Ok(false),
             }
         }
         if self.known.is_none_or(|(known, _)| known != generation) || copied.is_all() {
             self.in_log.clear();
         }
+        if self.known.is_none() {
+            self.pages = u32::try_from(pages).map_err(unreadable)?;
+        }
         for (number, frame) in (from + 1..).zip(frames) {
             self.changed.insert(frame.page);
             if !copied.is_all() {
                 self.in_log.insert(frame.page, number);
             }
+            if frame.pages > 0 {
+                self.pages = frame.pages;
+            }
         }
         self.known = Some((generation, from.max(length)));
-        self.pages = pages;
         Ok(true)
     }
 }

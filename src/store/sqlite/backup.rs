@@ -7,7 +7,6 @@
 
 use super::Sqlite;
 use super::snapshots::{LOG, Snapshots};
-use crate::clock::Clock;
 use crate::store::Error;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,25 +15,26 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-/// How much is copied before the log may begin anew.
+/// How the work is cut, bytes.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// Of a piece, bytes.
+    /// Copied as of one moment: some milliseconds.
     piece: u64,
-    /// Of a piece, time: of a slow disk less is read.
-    time: Duration,
-    /// Read and written at a time, bytes.
-    chunk: usize,
-    /// From this length on the log is to begin anew, bytes.
+    /// If no more than this is left, it is copied at one moment.
+    last: u64,
+    /// Written before it must be on the disk.
+    unsynced: u64,
+    /// From this length on the log is to begin anew.
     log: u64,
-    /// The rest is copied at one moment when the pieces together are so many times as large as the database.
+    /// When this was written, and `rounds` times the size that the database had, the rest is copied at one moment.
+    least: u64,
     rounds: u64,
 }
 
+const MIB: u64 = 1024 * 1024;
 const LIMITS: Limits =
-    Limits { piece: 8 * 1024 * 1024, time: Duration::from_millis(100), chunk: 1024 * 1024, log: LOG, rounds: 4 };
+    Limits { piece: 2 * MIB, last: 8 * MIB, unsynced: 8 * MIB, log: LOG, least: 256 * MIB, rounds: 3 };
 /// How the name of a copy in the making begins.
 const PREFIX: &str = ".freightliner-backup-";
 /// Where the first page says that there is a log: two for yes, one for no.
@@ -111,7 +111,9 @@ struct Copy<'a> {
 impl Copy<'_> {
     /// Copies until all is of one moment. Returns how long the file is then.
     fn run(mut self, goes_on: &dyn Fn() -> bool) -> Result<u64, Error> {
-        let mut written = 0;
+        let page_size = self.snapshots.page_size() as u64;
+        let enough = (u64::from(self.snapshots.pages()) * page_size * self.limits.rounds).max(self.limits.least);
+        let (mut written, mut synced) = (0, 0);
         loop {
             let pages = self.snapshots.pages();
             // A database can become smaller.
@@ -119,26 +121,28 @@ impl Copy<'_> {
             let copied = self.copied;
             self.stale.extend(self.snapshots.take_changed());
             self.stale.retain(|page| *page <= copied);
-            let length = u64::from(pages) * self.snapshots.page_size() as u64;
-            let is_enough = written > length.saturating_mul(self.limits.rounds).saturating_add(self.limits.piece);
-            written += self.copy_piece(is_enough, goes_on)?;
-            if self.copied == pages && self.stale.is_empty() {
-                return Ok(length);
+            let left = (u64::from(pages - copied) + self.stale.len() as u64) * page_size;
+            let is_last = left <= self.limits.last || written >= enough;
+            written += self.copy_piece(if is_last { left } else { self.limits.piece }, goes_on)?;
+            if is_last {
+                return Ok(u64::from(pages) * page_size);
             }
-            // Little at a time: others wait for the disk too.
-            self.target.sync_data().map_err(unwritten)?;
+            if written - synced >= self.limits.unsynced {
+                // Little at a time: others wait for the disk too.
+                self.target.sync_data().map_err(unwritten)?;
+                synced = written;
+            }
             self.snapshots.advance()?;
         }
     }
 
-    /// Copies what is left of this moment, or a piece of it. Returns how many bytes that were.
-    fn copy_piece(&mut self, all: bool, goes_on: &dyn Fn() -> bool) -> Result<u64, Error> {
-        let start = Clock::System.boot();
+    /// Copies so many bytes of what is left, or a little more. Returns how many it were.
+    fn copy_piece(&mut self, bytes: u64, goes_on: &dyn Fn() -> bool) -> Result<u64, Error> {
         let page_size = self.snapshots.page_size();
-        let chunk = u32::try_from(self.limits.chunk / page_size).unwrap_or(u32::MAX).max(1);
+        let most = u32::try_from(self.limits.piece / page_size as u64).unwrap_or(u32::MAX).max(1);
         let mut buffer = Vec::new();
         let mut done = 0;
-        while all || (done < self.limits.piece && (done == 0 || Clock::System.boot().since(start) < self.limits.time)) {
+        while done < bytes {
             if !goes_on() {
                 return Err(Error::Backend { message: "the backup was given up".to_owned(), busy: false });
             }
@@ -147,7 +151,7 @@ impl Copy<'_> {
                     Some(page) => (page, 1),
                     None => break,
                 },
-                left => (self.copied + 1, left.min(chunk)),
+                new => (self.copied + 1, new.min(most)),
             };
             buffer.resize(count as usize * page_size, 0);
             self.snapshots.read(first, &mut buffer)?;
@@ -171,9 +175,10 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicI64, AtomicUsize};
+    use std::time::Duration;
 
     /// Many small pieces.
-    const SMALL: Limits = Limits { piece: 128 * 1024, chunk: 16 * 1024, log: 64 * 1024, ..LIMITS };
+    const SMALL: Limits = Limits { piece: 64 * 1024, last: 64 * 1024, log: 64 * 1024, ..LIMITS };
     const WRITERS: usize = 3;
 
     /// A database that others work on. Each transaction moves an amount from one account to another, writes that into the
@@ -341,7 +346,7 @@ mod tests {
 
     #[test]
     fn who_writes_faster_than_it_copies_does_not_make_it_last_for_ever() {
-        let slow = Limits { piece: 1, chunk: 1, log: 64 * 1024, rounds: 1, ..LIMITS };
+        let slow = Limits { piece: 1, last: 0, least: 0, rounds: 2, ..SMALL };
         Scene::new(4096, 1000).backups_under_load(1000, slow, 2);
     }
 }

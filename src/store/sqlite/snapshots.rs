@@ -40,8 +40,6 @@ use std::time::Duration;
 pub(super) const LOG: u64 = SMALL / 2;
 /// How often a reader is begun. Once is enough, unless the log begins anew at just that moment.
 const TRIES: u32 = 10;
-/// How long the write lock is tried for.
-const LOCK_WAIT: Duration = Duration::from_millis(250);
 /// How long other readers are waited for while nobody may write. Those of our own mostly take less.
 const READERS_WAIT: Duration = Duration::from_millis(50);
 /// The pause between two tries.
@@ -154,32 +152,31 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Goes on to a later moment, when that is possible, and lets the log begin anew when it is long.
+    /// Goes on to a later moment, when that is possible, and lets the log begin anew when it is long and nobody writes just now.
+    /// To be called often: who has the write lock may be somebody who waits for our reader, so that the log can begin anew. Two
+    /// steps let go of it.
     ///
     /// # Errors
     /// Those of SQLite and of the file system.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
         self.step()?;
-        if self.log_length()? < self.log_limit {
+        let copied = self.look()?;
+        if self.length(copied.frames) < self.log_limit {
             return Ok(());
         }
-        // Most of it, while others write.
-        copy(&self.copier)?;
-        let start = Clock::System.boot();
-        while Clock::System.boot().since(start) < LOCK_WAIT {
-            match self.lock.script("BEGIN IMMEDIATE") {
-                Ok(()) => {
-                    let done = self.begin_log_anew();
-                    self.lock.script("ROLLBACK")?;
-                    return done;
-                }
-                // Who has it may be somebody who waits for our reader to let the log begin anew. Two steps let go of it.
-                Err(Error::Backend { busy: true, .. }) => self.step()?,
-                Err(error) => return Err(error),
-            };
-            std::thread::sleep(PAUSE);
+        if self.length(copied.frames - copied.until) >= self.log_limit {
+            // Most of it, while others write.
+            copy(&self.copier)?;
         }
-        Ok(())
+        match self.lock.script("BEGIN IMMEDIATE") {
+            Ok(()) => {
+                let done = self.begin_log_anew();
+                self.lock.script("ROLLBACK")?;
+                done
+            }
+            Err(Error::Backend { busy: true, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Copies what is in the log, and sees the end of it in the database alone. Nobody may write meanwhile.
@@ -200,9 +197,22 @@ impl Snapshots {
         self.step().map(|_| ())
     }
 
-    fn log_length(&self) -> Result<u64, Error> {
-        let frames = u64::try_from(copied(&self.copier)?.frames).unwrap_or(0);
-        Ok(frames * (self.page_size + FRAME_HEADER) as u64)
+    /// How much of the log is in the database.
+    fn look(&self) -> Result<Copied, Error> {
+        let start = Clock::System.boot();
+        loop {
+            let copied = copied(&self.copier)?;
+            // It says so when somebody is about to change what it looks at.
+            if copied.frames >= 0 || Clock::System.boot().since(start) >= super::BUSY_TIMEOUT {
+                return Ok(copied);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Of so many frames, bytes.
+    fn length(&self, frames: i64) -> u64 {
+        u64::try_from(frames).unwrap_or(0).saturating_mul((self.page_size + FRAME_HEADER) as u64)
     }
 
     /// Begins the next reader, and ends the one before it. False when the log began anew at just that moment, again and again;
@@ -228,17 +238,18 @@ impl Snapshots {
         self.free.script("BEGIN")?;
         let pages = self.free.one("PRAGMA page_count", [], |row| row.count("page_count"))?;
         let generation = self.log.generation().map_err(unreadable)?;
-        let now = copied(&self.copier)?;
+        let now = self.look()?;
         // If the log began anew in the middle of that look, its two numbers do not belong together, or not to the generation. Then
         // it is shorter now, or has another generation.
-        let after = copied(&self.copier)?;
+        let after = self.look()?;
         let is_whole = now.frames <= after.frames && self.log.generation().map_err(unreadable)? == generation;
         Ok(is_whole && self.follow(generation, now, pages)?)
     }
 
     /// Reads what has come to the log. False when it is not what was expected; then nothing was changed.
     fn follow(&mut self, generation: Option<Generation>, copied: Copied, pages: u64) -> Result<bool, Error> {
-        let length = u32::try_from(copied.frames).map_err(unreadable)?;
+        let busy = |_| Error::Backend { message: "its log is busy; try again".to_owned(), busy: true };
+        let length = u32::try_from(copied.frames).map_err(busy)?;
         let from = match self.known {
             Some((known, length)) if known == generation => length,
             Some(_) => 0,

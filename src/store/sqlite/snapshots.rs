@@ -302,3 +302,108 @@ fn keep(path: &Path) -> io::Result<Arc<File>> {
 fn unreadable(error: impl std::fmt::Display) -> Error {
     Error::Backend { message: format!("reading its files: {error}"), busy: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database with a table in it, and somebody who writes.
+    fn database() -> (tempfile::TempDir, std::path::PathBuf, Direct) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let direct = Direct::open(&path, Duration::ZERO).unwrap();
+        direct.script("CREATE TABLE t (n INTEGER PRIMARY KEY, x BLOB)").unwrap();
+        (folder, path, direct)
+    }
+
+    fn write(direct: &Direct, rows: u32) {
+        for _ in 0..rows {
+            direct.run("INSERT INTO t (x) VALUES (randomblob(9000))", []).unwrap();
+            direct
+                .run("UPDATE t SET x = randomblob(8000) WHERE n = (SELECT ABS(RANDOM()) % MAX(n) + 1 FROM t)", [])
+                .unwrap();
+        }
+    }
+
+    fn rows(direct: &Direct) -> i64 {
+        direct.one("SELECT COUNT(*) AS rows FROM t", [], |row| row.int("rows")).unwrap()
+    }
+
+    fn image(snapshots: &Snapshots) -> Vec<u8> {
+        let mut image = vec![0; snapshots.pages() as usize * snapshots.page_size()];
+        snapshots.read(1, &mut image).unwrap();
+        image
+    }
+
+    fn assert_whole(image: &[u8], rows_then: i64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("copy.db");
+        std::fs::write(&path, image).unwrap();
+        let copy = Direct::open(&path, Duration::ZERO).unwrap();
+        let said = copy.one("PRAGMA integrity_check", [], |row| row.text("integrity_check")).unwrap();
+        assert_eq!((said.as_str(), rows(&copy)), ("ok", rows_then));
+        copy.close();
+    }
+
+    #[test]
+    fn a_moment_stays_and_what_changes_until_the_next_one_is_known() {
+        let (_folder, path, direct) = database();
+        // Once all of the log is in the database at first, and once nothing is.
+        for log_limit in [0, u64::MAX] {
+            write(&direct, 20);
+            let mut snapshots = Snapshots::open(&path, log_limit).unwrap();
+            let (mut seen, mut rows_then, mut generations) = (image(&snapshots), rows(&direct), Vec::new());
+            for round in 0..30 {
+                assert_whole(&seen, rows_then);
+                for mode in ["PASSIVE", "TRUNCATE", "NOOP"] {
+                    write(&direct, round % 7);
+                    direct.script(&format!("PRAGMA wal_checkpoint({mode})")).unwrap();
+                    assert!(image(&snapshots) == seen, "others changed what is seen, round {round}, {mode}");
+                }
+                rows_then = rows(&direct);
+                snapshots.advance().unwrap();
+                let (now, changed) = (image(&snapshots), snapshots.take_changed());
+                let size = snapshots.page_size();
+                for (number, page) in (1..).zip(now.chunks(size)) {
+                    let was = seen.get((number as usize - 1) * size..number as usize * size);
+                    assert!(was == Some(page) || changed.contains(&number), "page {number} changed, round {round}");
+                }
+                seen = now;
+                generations.push(snapshots.log.generation().unwrap());
+            }
+            generations.dedup();
+            let expected = if log_limit == 0 { 10.. } else { 1.. };
+            assert!(expected.contains(&generations.len()), "the log began anew {} times", generations.len());
+        }
+        direct.close();
+    }
+
+    #[test]
+    fn the_log_begins_anew_as_soon_as_a_foreign_reader_ends() {
+        let (_folder, path, direct) = database();
+        write(&direct, 20);
+        let foreign = Direct::open_reading(&path, Duration::ZERO).unwrap();
+        foreign.script("BEGIN; SELECT COUNT(*) FROM t").unwrap();
+        let mut snapshots = Snapshots::open(&path, 0).unwrap();
+        let mut grow = |rows| {
+            write(&direct, rows);
+            snapshots.advance().unwrap();
+            write(&direct, 1);
+            copied(&direct).unwrap().frames
+        };
+        let before = grow(20);
+        assert!(grow(20) > before, "a snapshot is kept");
+        foreign.close();
+        assert!(grow(0) < before, "nobody keeps one");
+        direct.close();
+    }
+
+    #[test]
+    fn a_descriptor_of_a_database_is_kept() {
+        let (_folder, path, direct) = database();
+        let one = keep(&path).unwrap();
+        assert!(Arc::ptr_eq(&one, &keep(&path).unwrap()));
+        assert!(Arc::strong_count(&one) >= 2, "it outlives who asked for it");
+        direct.close();
+    }
+}

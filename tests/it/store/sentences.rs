@@ -207,6 +207,7 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
             "a_backup_that_is_interrupted_leaves_no_half_file",
         ],
     ),
+    ("backup", "[`Error::Backend`] when it cannot", &["a_backup_that_cannot_be_written_says_why_and_leaves_nothing"]),
     ("backup", "[`Error::Invalid`]", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
     (
         "invalidate",

@@ -45,8 +45,11 @@ const READERS_WAIT: Duration = Duration::from_millis(50);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// Descriptors of databases, by device and inode. They are never closed.
-static KEPT: Mutex<Vec<((u64, u64), Arc<File>)>> = Mutex::new(Vec::new());
+/// A descriptor of a database, by device and inode.
+type Kept = ((u64, u64), Arc<File>);
+
+/// They are never closed.
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
 /// The moment that is seen now, and what is needed for the next one.
 pub(super) struct Snapshots {

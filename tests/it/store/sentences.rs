@@ -198,16 +198,13 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     // True or false by kind of database.
     ("is_local", "The database", &[]),
     ("backup", "Writes a", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
-    ("backup", "All that was", &["a_backup_under_load_holds_all_that_was_acknowledged_before"]),
+    ("backup", "All that was", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
     (
         "backup",
         "On return it",
-        &[
-            "a_backup_that_cannot_be_written_says_why_and_leaves_nothing",
-            "a_backup_that_is_interrupted_leaves_no_half_file",
-        ],
+        &["a_backup_is_a_database_of_its_own_and_overwrites_nothing", "a_backup_that_cannot_be_written_leaves_nothing"],
     ),
-    ("backup", "[`Error::Backend`] when it cannot", &["a_backup_that_cannot_be_written_says_why_and_leaves_nothing"]),
+    ("backup", "[`Error::Backend`] when it cannot", &["a_backup_that_cannot_be_written_leaves_nothing"]),
     ("backup", "[`Error::Invalid`]", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
     (
         "invalidate",

@@ -445,10 +445,12 @@ impl Store {
         }
     }
 
-    /// Writes a consistent copy of the database to a new file, while others work on it.
+    /// Writes a consistent copy of the database to a new file, while others work on it. All that was committed before is in it.
+    /// On return it is whole and on the disk; before, and when it fails, nothing has that name.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the file exists, or when this kind of database has a tool of its own for that.
+    /// [`Error::Backend`] when it cannot be written.
     pub async fn backup(&self, file: &std::path::Path) -> Result<(), Error> {
         on!(self, store => store.backup(file).await)
     }

@@ -379,9 +379,6 @@ statements! {
     /// Removes the jobs of a prune. ?1 prune.
     PRUNE_JOBS = "DELETE FROM jobs WHERE id IN (SELECT job_id FROM pruned_jobs WHERE prune_id = ?1)";
 
-    /// A consistent copy in a new file. ?1 its name.
-    BACKUP = "VACUUM INTO ?1";
-
     /// Removes old keys of jobs that are not kept any more. ?1 made before, ?2 limit.
     PRUNE_KEYS = "DELETE FROM idempotency_keys WHERE key IN (SELECT k.key FROM idempotency_keys AS k WHERE k.created_at < ?1 \
         AND NOT EXISTS (SELECT 1 FROM jobs AS j WHERE j.id = k.job_id) LIMIT ?2)";

@@ -35,7 +35,10 @@ pub async fn run(context: &mut Context, arguments: &BackupArgs) -> Result {
     let store = context.store().await?;
     let staging = Staging::beside(&file)?;
     let made = staging.path("backup.db");
-    store.backup(&made).await?;
+    store.backup(&made).await.map_err(|error| {
+        let error = Error::from(error);
+        Error { message: format!("backup {}: {}", file.display(), error.message), ..error }
+    })?;
     let size = publish(&made, &file).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(),
         _ => Error::failed("io", format!("backup {}: {error}", file.display())),

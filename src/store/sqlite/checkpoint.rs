@@ -191,20 +191,28 @@ impl Checkpoints {
 
 /// Frames of the log, and up to which of them the database has them.
 #[derive(Debug, Clone, Copy)]
-struct Copied {
-    frames: i64,
+pub(super) struct Copied {
+    pub(super) frames: i64,
     /// -1 when somebody else was at it.
-    until: i64,
+    pub(super) until: i64,
 }
 
 impl Copied {
-    const fn is_all(self) -> bool {
+    pub(super) const fn is_all(self) -> bool {
         self.frames == self.until
     }
 }
 
 /// Copies what readers let it copy. Waits for nobody and holds nobody up.
-fn copy(connection: &Direct) -> Result<Copied, Error> {
-    let read = |row: &Record<'_>| Ok(Copied { frames: row.int("log")?, until: row.int("checkpointed")? });
+pub(super) fn copy(connection: &Direct) -> Result<Copied, Error> {
     connection.one("PRAGMA wal_checkpoint(PASSIVE)", [], read)
+}
+
+/// How it stands. Copies nothing and takes no lock.
+pub(super) fn copied(connection: &Direct) -> Result<Copied, Error> {
+    connection.one("PRAGMA wal_checkpoint(NOOP)", [], read)
+}
+
+fn read(row: &Record<'_>) -> Result<Copied, Error> {
+    Ok(Copied { frames: row.int("log")?, until: row.int("checkpointed")? })
 }

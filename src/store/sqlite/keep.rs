@@ -1,4 +1,4 @@
-//! Keeping the database: retention, backups, and what makes a restored one safe.
+//! Keeping the database: retention, and what makes a restored one safe.
 
 use super::Sqlite;
 use super::attempt::rows as parameter;
@@ -8,8 +8,6 @@ use crate::store::rows::Columns;
 use crate::store::statements as sql;
 use crate::store::{Error, Prunable, Pruned, Restored, Retention};
 use sqlx::sqlite::SqliteConnection;
-use std::path::Path;
-use std::time::Duration;
 
 /// Added to every epoch by a restore: more than the claims and reclaims of a job in any lost time.
 const EPOCHS: i64 = 1_000_000;
@@ -61,23 +59,6 @@ impl Sqlite {
             prunable.keys = look.fetch_one(&self.inner.readers).await?.count("keys")?;
         }
         Ok(prunable)
-    }
-
-    pub(in crate::store) async fn backup(&self, file: &Path) -> Result<(), Error> {
-        if file.exists() {
-            return Err(Error::Invalid(format!("{} exists: give the backup another name", file.display())));
-        }
-        let name = file
-            .to_str()
-            .ok_or_else(|| Error::Invalid(format!("{}: the name must be UTF-8", file.display())))?
-            .to_owned();
-        // A reader's snapshot; writers go on, the log grows meanwhile. So it begins with a short one. A backup is not ended for
-        // writers that wait, as other long reads are: of a large file there would be none as long as there is work.
-        drop(self.inner.reads.turn(Duration::MAX).await);
-        let mut connection = self.connect_reader().await?;
-        sqlx::query(sql::BACKUP).bind(name).execute(&mut connection).await?;
-        close(connection).await;
-        Ok(())
     }
 
     pub(in crate::store) async fn invalidate(&self, actor: &str) -> Result<Restored, Error> {

@@ -4,6 +4,7 @@
 //! survive a power cut. It never opens a file on a network file system, where SQLite's locks do not hold.
 
 mod attempt;
+mod backup;
 mod batch;
 mod check;
 mod checkpoint;
@@ -13,11 +14,13 @@ mod enqueue;
 mod export;
 mod keep;
 mod lanes;
+mod log;
 mod migrate;
 mod operate;
 mod queue;
 mod read;
 mod reading;
+mod snapshots;
 mod sql;
 mod steer;
 mod watch;

@@ -11,8 +11,9 @@
 //!   kernel drops it on any death.
 //! - Each read has a deadline.
 //!
-//! A progress handler of SQLite's looks after the last two, so that a read ends wherever it is, and its snapshot with it. Two
-//! long reads are not bound by them: a backup, and a copy into another database, during which nobody may write.
+//! A progress handler of SQLite's looks after the last two, so that a read ends wherever it is, and its snapshot with it. One
+//! long read is not bound by them: a copy into another database, during which nobody may write. A backup is many short ones
+//! (see `backup`).
 
 use super::checkpoint::{LONG, SMALL};
 use crate::clock::{BootTime, Clock};

@@ -2,12 +2,14 @@
 
 use super::{assert_names, error, number};
 use crate::support::binary::Binary;
+use crate::support::disk::Disk;
 use crate::support::eventually;
-use crate::work::{Scene, WriteLock};
+use crate::work::{Scene, Snapshot, WriteLock};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn url(file: &Path) -> String {
     format!("sqlite:{}", file.display())
@@ -123,6 +125,42 @@ fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
         outcome.unwrap();
     });
+    binary.run(&["db", "check"]).success();
+}
+
+#[test]
+fn a_backup_beside_a_foreign_snapshot_is_whole_and_soon_done() {
+    let binary = Binary::new();
+    enqueue(&binary, "1");
+    let Some(snapshot) = Snapshot::take(&binary) else { return };
+    enqueue(&binary, "2");
+    let mut running = binary.spawn(&["db", "backup", binary.home().join("copy.db").to_str().unwrap()]);
+    running.wait(Duration::from_secs(20)).success();
+    let file = binary.home().join("copy.db");
+    on(&binary, &file, &["db", "check"]).success();
+    let rows = on(&binary, &file, &["sql", "SELECT count(*) AS n FROM jobs", "-o", "json"]).success().json();
+    assert_eq!(rows[0]["n"], 2, "what is in the log alone is in it");
+    snapshot.end();
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_says_why_and_leaves_nothing() {
+    let Some(disk) = Disk::of("256k") else { return };
+    let binary = Binary::new();
+    let lines: String = (0..1_000).map(|n| format!("a.example/x:{n} b.example/x:{n}\n")).collect();
+    binary.run_with_input(&["enqueue", "--from-file", "-"], lines.as_bytes()).success();
+    let file = disk.path().join("copy.db");
+    let backup = || binary.run(&["db", "backup", file.to_str().unwrap()]);
+    let output = backup().expect_code(1);
+    assert!(output.errors().contains("No space left"), "{output}");
+    assert!(output.errors().contains(file.to_str().unwrap()), "{output}");
+    assert_eq!(names(disk.path()), BTreeSet::new());
+    disk.change("ro");
+    let output = backup().expect_code(1);
+    assert!(output.errors().contains("Read-only"), "{output}");
+    disk.change("rw,size=64m");
+    backup().success();
+    on(&binary, &file, &["db", "check"]).success();
     binary.run(&["db", "check"]).success();
 }
 

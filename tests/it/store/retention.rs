@@ -375,6 +375,27 @@ async fn a_backup_is_a_database_of_its_own_and_overwrites_nothing() {
 }
 
 #[tokio::test]
+async fn a_backup_that_cannot_be_written_leaves_nothing() {
+    let bench = Bench::new().await;
+    bench.enqueue(numbered(1)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let named = |name: &str| folder.path().join(name);
+    let error = bench.store.backup(&named("absent/copy.db")).await.unwrap_err();
+    if bench.database.url().starts_with("postgres") {
+        assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+        return;
+    }
+    assert!(matches!(&error, Error::Backend { message, .. } if message.contains("No such file")), "{error:?}");
+    // One that nobody waits for any more is given up.
+    let given_up = tokio::time::timeout(std::time::Duration::ZERO, bench.store.backup(&named("copy.db"))).await;
+    assert!(given_up.is_err());
+    crate::support::eventually("the end of the copy", || {
+        (named("copy.db").exists() || std::fs::read_dir(folder.path()).unwrap().next().is_none()).then_some(())
+    });
+    assert!(!named("absent").exists());
+}
+
+#[tokio::test]
 async fn tending_a_small_database_does_nothing() {
     let bench = Bench::new().await;
     bench.enqueue(numbered(1)).await;

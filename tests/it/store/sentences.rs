@@ -209,6 +209,13 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     // True or false by kind of database.
     ("is_local", "The database", &[]),
     ("backup", "Writes a", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
+    ("backup", "All that was", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
+    (
+        "backup",
+        "On return it",
+        &["a_backup_is_a_database_of_its_own_and_overwrites_nothing", "a_backup_that_cannot_be_written_leaves_nothing"],
+    ),
+    ("backup", "[`Error::Backend`] when it cannot", &["a_backup_that_cannot_be_written_leaves_nothing"]),
     ("backup", "[`Error::Invalid`]", &["a_backup_is_a_database_of_its_own_and_overwrites_nothing"]),
     (
         "invalidate",

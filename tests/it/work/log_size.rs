@@ -84,6 +84,42 @@ fn the_log_is_bounded_while_our_own_readers_are_always_at_work() {
     runtime.block_on(store.close());
 }
 
+#[test]
+fn the_log_is_bounded_while_backups_are_made_one_after_the_other() {
+    const JOBS: usize = 9_000;
+    let binary = Binary::new();
+    binary.run(&["db", "migrate"]).success();
+    // One that claims, and settles what cannot be copied.
+    let worker = binary.spawn(&["work"]);
+    let mut load = binary.spawn_with_input(&["enqueue", "--from-file", "-"], lines(0..JOBS).as_bytes());
+    let (mut backups, mut longest, mut before) = (0, 0, 0);
+    while load.is_running() {
+        let file = binary.home().join(format!("copy-{backups}.db"));
+        let mut backup = binary.spawn(&["db", "backup", file.to_str().unwrap()]);
+        while backup.is_running() {
+            longest = longest.max(log_size(&binary));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        backup.finish().success();
+        backups += 1;
+        let on = |arguments: &[&str]| {
+            let url = format!("sqlite:{}", file.display());
+            binary.run(&[&["--database", &url], arguments].concat()).success()
+        };
+        on(&["db", "check"]);
+        let rows = on(&["sql", "SELECT max(seq) AS seq FROM job_events", "-o", "json"]).json();
+        let last = rows[0]["seq"].as_i64().unwrap_or(0);
+        assert!(last >= before, "a later backup is of a later moment");
+        before = last;
+        std::fs::remove_file(&file).unwrap();
+    }
+    load.finish().success();
+    worker.kill9();
+    assert!(backups > 1 && before > 0, "nothing was copied under load: {backups}");
+    assert!(longest > MIB, "the log was never long: {longest} bytes");
+    assert!(longest < BOUND, "the log was {longest} bytes long");
+}
+
 /// Between the beginnings of queries that overlap.
 const BETWEEN: Duration = Duration::from_millis(1300);
 /// A query without an end, of a snapshot.

@@ -582,6 +582,36 @@ fn kind(value: &serde_json::Value) -> String {
 
 /// Plain SQL with a key that somebody else is just giving to another job waits for him, and then does nothing.
 #[tokio::test]
+async fn a_key_whose_job_is_being_removed_stays_known() {
+    let Some(database) = Database::postgres() else { return };
+    let bench = Bench::on(database).await;
+    let keyed = NewJob { idempotency_key: Some("k".to_owned()), ..numbered(1) };
+    let id = bench.enqueue(keyed.clone()).await;
+    let claim = bench.claim_one().await;
+    bench.complete(claim).await;
+    let (mut first, mut second) = (bench.foreign_session().await, bench.foreign_session().await);
+    let insert = "INSERT INTO jobs (source, destination, idempotency_key) \
+        VALUES ('a.example/x:1', 'b.example/x:1', 'k') ON CONFLICT DO NOTHING";
+    // While the removal may still be taken back the insert waits.
+    for (end, jobs) in [("ROLLBACK", 1), ("COMMIT", 0)] {
+        let remove = format!("BEGIN; SELECT prune_jobs(ARRAY[{id}]::BIGINT[], NULL, 'test', 'test')");
+        first.execute(AssertSqlSafe(remove)).await.unwrap();
+        let finish = async {
+            while bench.number("SELECT COUNT(*) FROM pg_locks WHERE NOT granted").await == 0 {
+                tokio::task::yield_now().await;
+            }
+            first.execute(end).await.unwrap();
+        };
+        let (inserted, ()) = tokio::join!(second.execute(insert), finish);
+        assert_eq!(inserted.unwrap().rows_affected(), 0, "{end}");
+        assert_eq!(bench.number("SELECT COUNT(*) FROM jobs").await, jobs, "{end}");
+    }
+    assert_eq!(bench.number("SELECT job_id FROM idempotency_keys WHERE key = 'k'").await, id);
+    let known = bench.store.enqueue(vec![keyed], "test").await.unwrap();
+    assert_eq!((known[0].id, known[0].created), (id, false));
+}
+
+#[tokio::test]
 async fn a_key_that_becomes_known_meanwhile_is_no_error_for_plain_sql() {
     let Some(database) = Database::postgres() else { return };
     let bench = Bench::on(database).await;

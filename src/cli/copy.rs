@@ -3,8 +3,9 @@
 use super::error::{Error, Result};
 use super::{Context, when};
 use crate::clock::UnixMillis;
-use crate::job::{CopyOptions, NewJob};
-use clap::builder::BoolishValueParser;
+use crate::job::{CopyOptions, NewJob, PlatformMode};
+use crate::oci::Platform;
+use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use std::time::Duration;
 
 /// How to copy, and when.
@@ -57,9 +58,20 @@ pub struct CopyArgs {
     /// Not implemented.
     #[arg(long, hide = true)]
     pub all_tags: bool,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "PLATFORM")]
-    pub platform: Vec<String>,
+    /// Of an image for several platforms, copy only this one (may be given several times), for example linux/amd64.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Vec<Platform>,
+    /// With --platform: keep the index as it is, although it names images that are not copied, or make a smaller one, which
+    /// has another digest [default: sparse].
+    #[arg(long, value_name = "MODE", requires = "platform", value_parser = platform_mode())]
+    pub platform_mode: Option<PlatformMode>,
+}
+
+fn platform_mode() -> impl TypedValueParser<Value = PlatformMode> {
+    PossibleValuesParser::new(["sparse", "rewrite"]).map(|mode| match mode.as_str() {
+        "rewrite" => PlatformMode::Rewrite,
+        _ => PlatformMode::Sparse,
+    })
 }
 
 impl CopyArgs {
@@ -74,9 +86,6 @@ impl CopyArgs {
         }
         if self.all_tags {
             return absent("--all-tags", "all tags of a repository; enqueue each one");
-        }
-        if !self.platform.is_empty() {
-            return absent("--platform", "platform selection; leave it out to copy all platforms");
         }
         match self.referrers.as_deref() {
             None | Some("none") => Ok(()),
@@ -100,7 +109,8 @@ impl CopyArgs {
             src_tls_verify: self.src_tls_verify,
             dest_tls_verify: self.dest_tls_verify,
             referrers: (self.no_referrers || self.referrers.is_some()).then(|| "none".to_owned()),
-            platforms: Vec::new(),
+            platforms: self.platform.iter().map(ToString::to_string).collect(),
+            platform_mode: self.platform_mode,
         }
     }
 
@@ -144,10 +154,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_named() {
-        for option in ["--tags", "--all-tags", "--platform", "--referrers"] {
+        for option in ["--tags", "--all-tags", "--referrers"] {
             let value = match option {
                 "--tags" => " a,b",
-                "--platform" => " linux/amd64 --platform linux/arm64",
                 _ => "",
             };
             let error = parse(&format!("{option}{value}")).check().unwrap_err();

@@ -57,6 +57,9 @@ fn completed(output: &mut Output, job: &Job, report: &Report) -> Result {
         output.line(&format!("copied {source} to {destination} (job {id})"))?;
     }
     let mut pairs = vec![("digest", report.digest.clone())];
+    if let Some(index) = &report.rewritten_from {
+        pairs.push(("made from", format!("{index}, for the platforms that were asked for")));
+    }
     if !report.already_present {
         pairs.push(("manifests", format!("{} pushed", report.manifests_pushed)));
         pairs.push(("blobs", blobs(report)));

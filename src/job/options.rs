@@ -1,5 +1,6 @@
 //! What a row may ask for beside source and destination: the JSON object in `jobs.options`.
 
+use crate::oci::Platform;
 use serde::{Deserialize, Serialize};
 
 /// Options of a copy. Absent fields have their defaults, so that `{}` is the plain copy; unknown fields are refused, because
@@ -22,9 +23,22 @@ pub struct CopyOptions {
     /// Which referrers to copy: only `none` works so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers: Option<String>,
-    /// Platforms to select; not implemented yet.
+    /// Of an index, only the images for these platforms (`os/arch[/variant]`); none: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,
+    /// What becomes of an index of which only some platforms are copied; default sparse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_mode: Option<PlatformMode>,
+}
+
+/// What becomes of an index of which only some platforms are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformMode {
+    /// It stays as it is, byte for byte, and names images that the destination does not have. Not every registry takes that.
+    Sparse,
+    /// A smaller one is made, which has another digest.
+    Rewrite,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands out a reference")]
@@ -51,10 +65,11 @@ impl CopyOptions {
     /// # Errors
     /// `not implemented: ...`, or which value is wrong.
     pub fn check(&self) -> Result<(), String> {
-        if !self.platforms.is_empty() {
-            return Err(
-                "not implemented: platforms (platform selection); leave it out to copy all platforms".to_owned()
-            );
+        for platform in &self.platforms {
+            platform.parse::<Platform>().map_err(|error| format!("options: {error}"))?;
+        }
+        if self.platform_mode.is_some() && self.platforms.is_empty() {
+            return Err("options: platform_mode says nothing without platforms: name some, or leave it out".to_owned());
         }
         match self.referrers.as_deref() {
             None | Some("none") => Ok(()),
@@ -71,6 +86,9 @@ impl CopyOptions {
         options.src_tls_verify = options.src_tls_verify.filter(|verify| !verify);
         options.dest_tls_verify = options.dest_tls_verify.filter(|verify| !verify);
         options.referrers = options.referrers.filter(|referrers| referrers != "none");
+        options.platforms.sort();
+        options.platforms.dedup();
+        options.platform_mode = options.platform_mode.filter(|mode| *mode != PlatformMode::Sparse);
         serde_json::to_string(&options).unwrap_or_else(|_| "{}".to_owned())
     }
 }
@@ -90,11 +108,23 @@ mod tests {
     }
 
     #[test]
+    fn platforms_are_a_set() {
+        let options = |json| CopyOptions::parse(&json).unwrap().canonical();
+        let one =
+            options(json!({"platforms": ["linux/arm64", "linux/amd64", "linux/arm64"], "platform_mode": "sparse"}));
+        assert_eq!(one, r#"{"platforms":["linux/amd64","linux/arm64"]}"#);
+        let other = options(json!({"platforms": ["linux/amd64"], "platform_mode": "rewrite"}));
+        assert_eq!(other, r#"{"platforms":["linux/amd64"],"platform_mode":"rewrite"}"#);
+    }
+
+    #[test]
     fn what_is_unknown_or_not_there_yet_is_refused_by_name() {
         for (options, word) in [
             (json!({"froce": true}), "froce"),
             (json!({"force": "yes"}), "force"),
-            (json!({"platforms": ["linux/amd64"]}), "not implemented: platforms"),
+            (json!({"platforms": ["linux"]}), "has no architecture"),
+            (json!({"platform_mode": "rewrite"}), "without platforms"),
+            (json!({"platforms": ["linux/amd64"], "platform_mode": "all"}), "rewrite"),
             (json!({"referrers": "all"}), "not implemented: referrers"),
             (json!({"referrers": "some"}), "some"),
             (json!([]), "options"),

@@ -144,6 +144,9 @@ pub struct Report {
     pub digest: String,
     /// The destination had it before; nothing was written.
     pub already_present: bool,
+    /// The digest of the source's index, of which a smaller one was made for the platforms that were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewritten_from: Option<String>,
     /// Manifests and indexes written, the tagged one included.
     pub manifests_pushed: u64,
     /// Blobs whose bytes were sent.

@@ -1,7 +1,8 @@
 //! `os/arch[/variant]`: what an image in an index was built for.
 //!
 //! Kept as the strings that were written rather than as enums, because registries hold platforms that nobody has listed,
-//! and a copy must not lose them. Nothing here normalises: `aarch64` stays `aarch64`.
+//! and a copy must not lose them. Nothing here is rewritten: `aarch64` stays `aarch64`, and only [`Platform::matches`] knows that
+//! it means `arm64`.
 
 use super::quote;
 use serde::Deserialize;
@@ -55,6 +56,43 @@ impl fmt::Display for Platform {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
         }
+    }
+}
+
+impl Platform {
+    /// An image for `offered` is what this asks for. Usual other names of architectures count as the same, a variant that is
+    /// left out here stands for all, and one that is left out there for the one that is meant then (`arm64` is `arm64/v8`).
+    /// Versions of the operating system do not count.
+    #[must_use]
+    pub fn matches(&self, offered: &Self) -> bool {
+        let ((architecture, variant), (theirs, said)) = (self.usual(), offered.usual());
+        let their_variant = said.or_else(|| default_variant(theirs));
+        self.os.eq_ignore_ascii_case(&offered.os)
+            && architecture.eq_ignore_ascii_case(theirs)
+            && variant.is_none_or(|variant| their_variant.is_some_and(|other| other.eq_ignore_ascii_case(variant)))
+    }
+
+    /// The usual name of the architecture, and the variant that is said, or that its name means.
+    fn usual(&self) -> (&str, Option<&str>) {
+        let (architecture, variant) = match self.architecture.to_ascii_lowercase().as_str() {
+            "x86_64" | "x86-64" => ("amd64", None),
+            "aarch64" => ("arm64", None),
+            "i386" | "i686" => ("386", None),
+            "armhf" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            _ => (self.architecture.as_str(), None),
+        };
+        (architecture, self.variant.as_deref().or(variant))
+    }
+}
+
+/// The variant that is meant when none is said.
+fn default_variant(architecture: &str) -> Option<&'static str> {
+    match architecture {
+        "amd64" => Some("v1"),
+        "arm" => Some("v7"),
+        "arm64" => Some("v8"),
+        _ => None,
     }
 }
 

@@ -156,6 +156,22 @@ impl Destination {
         }
     }
 
+    /// The manifest is there under its digest. One HEAD at a registry.
+    pub async fn has_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        let failed = |cause: &dyn super::error::Cause| self.failed(Stage::Survey, "looking for manifests at", cause);
+        match &self.place {
+            Place::Registry { session, reference } => {
+                let selector = Selector::Digest(digest.clone());
+                let head = session.head_manifest(&reference.repository, &selector).await;
+                Ok(head.map_err(|cause| failed(&cause))?.is_some())
+            }
+            Place::Layout { layout: None, .. } => Ok(false),
+            Place::Layout { layout: Some(layout), .. } => {
+                Ok(layout.has_blob(digest).await.map_err(|cause| failed(&cause))?.is_some())
+            }
+        }
+    }
+
     /// The blob of a layout has the content that it should have, by reading all of it. Only for one that is there; a
     /// registry is believed.
     pub async fn is_intact(&self, blob: &Blob) -> Result<bool, Error> {
@@ -207,13 +223,20 @@ impl Destination {
     }
 
     /// Makes the image known under the reference: one PUT of the root manifest, or the entry in the layout's index, whose
-    /// manifest must be there already.
-    pub async fn publish(&self, root: &Manifest, temp: &TempFiles) -> Result<(), Error> {
+    /// manifest must be there already. A sparse root names images that are not there.
+    pub async fn publish(&self, root: &Manifest, sparse: bool, temp: &TempFiles) -> Result<(), Error> {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = target(reference);
                 let put = put_again(session, reference, &selector, root).await;
-                put.map_err(|cause| self.not_put(Stage::Publish, root, &cause))
+                put.map_err(|cause| {
+                    let error = self.not_put(Stage::Publish, root, &cause);
+                    if sparse && (misses_content(&cause) || error.class == Class::Refused) {
+                        not_sparse(error)
+                    } else {
+                        error
+                    }
+                })
             }
             Place::Layout { reference, layout } => {
                 let entry = Entry {
@@ -268,6 +291,16 @@ impl Destination {
     fn failed(&self, stage: Stage, doing: &str, cause: &dyn super::error::Cause) -> Error {
         Error::new(stage, cause.class(), format!("{doing} {}: {cause}", self.name))
     }
+}
+
+/// What to do where an index must not name what is not there.
+fn not_sparse(error: Error) -> Error {
+    let message = format!(
+        "{}; the index names images for platforms that were not asked for and are not there, which not every registry takes: \
+         use --platform-mode rewrite to make a smaller index, or copy all platforms",
+        error.message
+    );
+    Error { class: Class::Refused, message, ..error }
 }
 
 /// The registry says that it does not have what the manifest names, or that the manifest is not what its digest says. It had

@@ -21,6 +21,7 @@ mod mounting;
 mod plan;
 mod publish;
 mod resolve;
+mod select;
 mod source;
 mod survey;
 mod tasks;
@@ -32,7 +33,7 @@ pub use publish::Staged;
 
 use crate::clock::Clock;
 use crate::job::{Class, Parsed, ProgressCounter, Report, Transfer};
-use crate::oci::Manifest;
+use crate::oci::{Digest, Manifest};
 use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
 use bandwidth::Bandwidth;
@@ -40,9 +41,13 @@ use blob::Way;
 use destination::Destination;
 use mounting::{Asking, Mounting};
 use plan::{Current, Verdict, judge, plan};
+use publish::Root;
+use select::{Picked, Selection, pick};
 use source::Source;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
+use tasks::side_by_side;
 use turns::Turns;
 
 /// Limits of the engine.
@@ -137,6 +142,7 @@ impl Engine {
     /// The step that failed, and the class its door gave. Corrupt: the source gave content with a wrong digest twice, and
     /// none of it was committed. Refused at survey: the destination has or demands another digest and may not have this.
     pub async fn stage(&self, wanted: &Parsed, temp: &TempFiles, attempt: &Arc<Attempt>) -> Result<Staged, Error> {
+        let selection = Selection::of(&wanted.options)?;
         let (source, destination) = self.ends(wanted, &attempt.requests).await?;
         let mut destination = destination.for_push();
         let current = match destination.current().await {
@@ -147,9 +153,10 @@ impl Engine {
         if let Some(digest) = current.digests.first().filter(|_| current.named) {
             attempt.found.get_or_init(|| digest.to_string());
         }
-        // The source is asked for its digest only when there is something to compare it with.
+        // The source is asked for its digest only when there is something to compare it with. What is copied in part, or is
+        // made smaller, cannot be told by that.
         let mut root = None;
-        if !current.digests.is_empty() && !wanted.options.force {
+        if !current.digests.is_empty() && !wanted.options.force && selection.is_none() {
             let digest = match source.digest().await? {
                 Some(digest) => digest,
                 None => root.insert(source.root(&self.limits).await?).digest.clone(),
@@ -164,11 +171,15 @@ impl Engine {
             Some(root) => root,
             None => source.root(&self.limits).await?,
         };
+        let Picked { root, chosen, sparse, rewritten_from } =
+            pick(selection.as_ref(), &source, root, &self.limits).await?;
         // Again, because it may be the first time, or the tag may have moved since.
-        if self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent {
+        if self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent
+            && self.has_all(&destination, chosen.as_ref()).await?
+        {
             return Ok(Staged::nothing(root.digest));
         }
-        let tree = resolve::resolve(&source, root, &self.limits).await?;
+        let tree = resolve::resolve(&source, root, chosen.as_ref(), &self.limits).await?;
         let inventory = survey::survey(&destination, &tree, wanted.options.force).await?;
         let plan = plan(tree, &inventory);
         destination.prepare().await?;
@@ -185,6 +196,7 @@ impl Engine {
             asking: Arc::new(asking),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;
+        let root = Root { manifest: root, sparse, rewritten_from };
         Ok(Staged::image(way.destination, root, way.temp, manifests_pushed))
     }
 
@@ -212,10 +224,13 @@ impl Engine {
     /// # Errors
     /// As [`stage`](Self::stage).
     pub async fn preview(&self, wanted: &Parsed) -> Result<Preview, Error> {
+        let selection = Selection::of(&wanted.options)?;
         let (source, destination) = self.ends(wanted, &Arc::default()).await?;
         let current = destination.current().await?;
         let root = source.root(&self.limits).await?;
-        let already_present = self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent;
+        let Picked { root, chosen, .. } = pick(selection.as_ref(), &source, root, &self.limits).await?;
+        let already_present = self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent
+            && self.has_all(&destination, chosen.as_ref()).await?;
         let same = current.digests.iter().find(|digest| **digest == root.digest);
         let destination_digest = same.or_else(|| current.digests.first().filter(|_| current.named));
         let mut preview = Preview {
@@ -228,7 +243,7 @@ impl Engine {
             bytes: 0,
         };
         if !already_present {
-            let tree = resolve::resolve(&source, root, &self.limits).await?;
+            let tree = resolve::resolve(&source, root, chosen.as_ref(), &self.limits).await?;
             let inventory = survey::survey_each(&destination, &tree, &self.limits).await?;
             let plan = plan(tree, &inventory);
             preview.manifests = plan.manifests();
@@ -247,6 +262,16 @@ impl Engine {
     ) -> Result<Verdict, Error> {
         let current = destination.current_as(current.clone(), root.digest.algorithm()).await?;
         judge(&root.digest, destination.demanded(), &current, &wanted.options, destination.name())
+    }
+
+    /// The destination has the chosen images of an index that it has. The index alone does not tell: it may have been copied for
+    /// other platforms.
+    async fn has_all(&self, destination: &Destination, chosen: Option<&BTreeSet<Digest>>) -> Result<bool, Error> {
+        let questions = chosen.into_iter().flatten().cloned().map(|digest| {
+            let destination = destination.clone();
+            async move { destination.has_manifest(&digest).await }
+        });
+        Ok(side_by_side(questions, self.limits.blobs_at_once).await?.into_iter().all(|has| has))
     }
 
     /// Both ends of a copy, each with a session of its own.

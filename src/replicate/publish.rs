@@ -17,10 +17,19 @@ pub struct Staged {
     image: Option<Image>,
 }
 
+/// What is written last.
+pub(super) struct Root {
+    pub manifest: Manifest,
+    /// It names images that were not asked for.
+    pub sparse: bool,
+    /// The source's index, of which this one is a part.
+    pub rewritten_from: Option<Digest>,
+}
+
 /// Everything under `root` is at the destination.
 struct Image {
     destination: Destination,
-    root: Manifest,
+    root: Root,
     temp: TempFiles,
     manifests_pushed: u64,
 }
@@ -32,8 +41,8 @@ impl Staged {
     }
 
     /// All but the root's tag is there; `manifests_pushed` were put on the way.
-    pub(super) fn image(destination: Destination, root: Manifest, temp: TempFiles, manifests_pushed: u64) -> Self {
-        Self { digest: root.digest.clone(), image: Some(Image { destination, root, temp, manifests_pushed }) }
+    pub(super) fn image(destination: Destination, root: Root, temp: TempFiles, manifests_pushed: u64) -> Self {
+        Self { digest: root.manifest.digest.clone(), image: Some(Image { destination, root, temp, manifests_pushed }) }
     }
 
     /// The destination has the digest of the source already: publishing writes nothing, and only reports.
@@ -64,7 +73,9 @@ pub(super) async fn publish(staged: Staged, attempt: &Attempt) -> Result<Report,
     let mut report = Report { digest: staged.digest.to_string(), already_present: true, ..Report::default() };
     if let Some(image) = staged.image {
         attempt.publishing.get_or_init(|| report.digest.clone());
-        image.destination.publish(&image.root, &image.temp).await?;
+        let root = &image.root;
+        image.destination.publish(&root.manifest, root.sparse, &image.temp).await?;
+        report.rewritten_from = root.rewritten_from.as_ref().map(ToString::to_string);
         report.already_present = false;
         report.manifests_pushed = image.manifests_pushed + 1;
     }

@@ -10,7 +10,7 @@ use super::tasks::side_by_side;
 use super::{Error, Limits};
 use crate::job::{Class, Stage};
 use crate::oci::{Content, Descriptor, Digest, Manifest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,12 +29,21 @@ pub(super) struct Tree {
     pub blobs: Vec<Blob>,
 }
 
-/// Reads all that `root` names, down to the blobs, at most `limits.blobs_at_once` manifests at a time.
+/// Reads all that `root` names, of an index only the entries that are `chosen`, down to the blobs; at most
+/// `limits.blobs_at_once` manifests at a time.
 ///
 /// # Errors
 /// As [`Source::child`]; Refused beyond a limit, or when one digest is listed with two sizes.
-pub(super) async fn resolve(source: &Source, root: Manifest, limits: &Arc<Limits>) -> Result<Tree, Error> {
+pub(super) async fn resolve(
+    source: &Source,
+    root: Manifest,
+    chosen: Option<&BTreeSet<Digest>>,
+    limits: &Arc<Limits>,
+) -> Result<Tree, Error> {
     let mut sapling = Sapling::new(source.name(), limits, &root)?;
+    if let Some(chosen) = chosen {
+        sapling.next.retain(|entry| chosen.contains(&entry.digest));
+    }
     loop {
         let level = sapling.next_level()?;
         if level.is_empty() {

@@ -4,7 +4,7 @@
 //! here is checked against the digest and size it was asked for, and read once more when it does not match: a broken
 //! cache on the way is seen more often than a broken registry. Nothing here writes.
 
-use super::content::Chunks;
+use super::content::{Broken, Checked, Chunks};
 use super::{Error, Limits};
 use crate::job::{Class, Stage};
 use crate::layout::{BlobFile, Entry, Layout};
@@ -174,6 +174,32 @@ impl Source {
                 content: Content::Image { blobs: Vec::new(), config: None, subject: None },
             }),
             Place::Layout { .. } => None,
+        }
+    }
+
+    /// The whole of a config, checked. Only what is as small as a manifest is read into memory.
+    ///
+    /// # Errors
+    /// What may pass; Refused beyond the limit; Corrupt: other bytes than its digest names.
+    pub async fn config(&self, config: &Descriptor, limits: &Limits) -> Result<Vec<u8>, Error> {
+        let (digest, size, limit) = (&config.digest, config.size, limits.manifest_bytes);
+        if size > limit {
+            let message =
+                format!("{}: its config {digest} has {size} bytes, more than the limit of {limit}", self.name);
+            return Err(Error::new(Stage::Resolve, Class::Refused, message));
+        }
+        let content = self.blob(digest, size).await.map_err(|(error, _)| Error { stage: Stage::Resolve, ..error })?;
+        let (mut content, mut bytes) = (Checked::new(content, digest, size), Vec::new());
+        loop {
+            match content.piece().await {
+                Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+                Ok(None) => return Ok(bytes),
+                Err(Broken::Source(error)) => return Err(Error { stage: Stage::Resolve, ..error }),
+                Err(Broken::Content(wrong)) => {
+                    let message = format!("reading the config {digest} of {}: {wrong}", self.name);
+                    return Err(Error::new(Stage::Resolve, Class::Corrupt, message));
+                }
+            }
         }
     }
 

@@ -60,6 +60,7 @@ fn pairs(job: &Job) -> Vec<(&'static str, String)> {
     if let Some(report) = &job.report {
         pairs.extend([
             ("digest", Some(report.digest.clone())),
+            ("made from", report.rewritten_from.clone()),
             ("already there", report.already_present.then(|| "yes".to_owned())),
             ("manifests pushed", Some(report.manifests_pushed.to_string())),
             ("blobs", Some(blobs(report))),

@@ -43,7 +43,7 @@ fn commands() {
 #[test]
 fn options() {
     let binary = Binary::new();
-    for option in ["--tags=a,b", "--all-tags", "--platform=linux/amd64", "--referrers", "--referrers=all"] {
+    for option in ["--tags=a,b", "--all-tags", "--referrers", "--referrers=all"] {
         for command in ["replicate", "enqueue"] {
             let output = binary.run(&[command, option, "a.example/x:1", "b.example/x:1"]).expect_code(1);
             let name = option.split('=').next().unwrap();
@@ -62,7 +62,7 @@ fn options_of_rows() {
     let binary = Binary::new();
     binary.run(&["db", "migrate"]).success();
     let insert = "INSERT INTO jobs (source, destination, options) VALUES \
-        ('a.example/x:1', 'b.example/x:1', '{\"platforms\":[\"linux/amd64\"]}')";
+        ('a.example/x:1', 'b.example/x:1', '{\"referrers\":\"root\"}')";
     if binary.sql(insert).is_none() {
         return;
     }

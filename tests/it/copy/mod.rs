@@ -12,6 +12,7 @@ mod layouts;
 mod look;
 mod memory;
 mod options;
+mod platforms;
 mod redirects;
 mod refusals;
 mod requests;

@@ -116,7 +116,7 @@ async fn a_bare_row_that_does_not_parse_fails_with_the_reason() {
     let bench = Bench::new().await;
     bench.sql("INSERT INTO jobs (source, destination) VALUES ('alpine', 'b.example/UPPER/x:1')").await.unwrap();
     bench
-        .sql("INSERT INTO jobs (source, destination, options) VALUES ('alpine', 'b.example/x:1', '{\"platforms\":[\"linux/amd64\"]}')")
+        .sql("INSERT INTO jobs (source, destination, options) VALUES ('alpine', 'b.example/x:1', '{\"referrers\":\"root\"}')")
         .await
         .unwrap();
     bench.sql("INSERT INTO jobs (source, destination) VALUES ('oci:rel/dir:x', 'b.example/x:1')").await.unwrap();

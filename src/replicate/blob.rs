@@ -11,9 +11,10 @@
 use super::bandwidth::Bandwidth;
 use super::content::{Broken, Checked, PIECE_BYTES, PIECES_WAITING, body, body_of};
 use super::destination::{Destination, Place, upload_was_lost};
+use super::download::BlobContent;
 use super::mounting::{Asking, Mounting};
 use super::plan::Blob;
-use super::source::{BlobContent, Source};
+use super::source::Source;
 use super::turns::Turns;
 use super::{Attempt, Error, Limits};
 use crate::job::{Class, How, ProgressCounter, Stage};

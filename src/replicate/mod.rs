@@ -16,6 +16,7 @@ mod bandwidth;
 mod blob;
 mod content;
 mod destination;
+mod download;
 mod error;
 mod mounting;
 mod plan;

@@ -4,24 +4,17 @@
 //! here is checked against the digest and size it was asked for, and read once more when it does not match: a broken
 //! cache on the way is seen more often than a broken registry. Nothing here writes.
 
-use super::content::{Broken, Checked, Chunks};
+use super::content::{Broken, Checked};
+use super::download::{BlobContent, Body, More};
 use super::{Error, Limits};
 use crate::job::{Class, Stage};
-use crate::layout::{BlobFile, Entry, Layout};
+use crate::layout::{Entry, Layout};
 use crate::oci::manifest::ManifestError;
 use crate::oci::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::{Content, Descriptor, Digest, ImageReference, Manifest, Reference, Repository, Selector};
-use crate::registry::{self, BlobBody, FetchedManifest, Session};
+use crate::registry::{FetchedManifest, Session};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often in a row a blob that broke off is continued.
-const BREAKS: u32 = 4;
-/// It counts as a row while less than this came between two breaks, bytes.
-const FAR_BYTES: u64 = 1024 * 1024;
-/// The pause before the first continuation; doubles with each of a row.
-const BREAK_PAUSE: Duration = Duration::from_millis(250);
 
 /// An image at its source. Cheap to clone.
 #[derive(Clone)]
@@ -206,25 +199,20 @@ impl Source {
     /// Starts to read a blob. The error comes with whether it was tried often enough already.
     pub async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobContent, (Error, bool)> {
         let what = format!("reading a blob of {}", self.name);
-        let body = match &self.place {
-            Place::Registry { session, reference } => {
-                let body = session.get_blob(&reference.repository, digest).await;
-                body.map(Body::Registry)
-                    .map_err(|cause| (Error::because(Stage::Transfer, &what, &cause), cause.is_exhausted()))
-            }
-            Place::Layout { layout, .. } => {
-                let file = layout.blob(digest).await;
-                file.map(Body::Layout).map_err(|cause| (Error::because(Stage::Transfer, &what, &cause), false))
-            }
-        };
-        let more = match &self.place {
-            Place::Registry { session, reference } => {
-                let repository = reference.repository.clone();
-                Some(More { session: session.clone(), repository, digest: digest.clone(), size })
-            }
-            Place::Layout { .. } => None,
-        };
-        body.map(|body| BlobContent { what, body, more, offset: 0, breaks: 0, broke_at: 0 })
+        match &self.place {
+            Place::Registry { session, reference } => match session.get_blob(&reference.repository, digest).await {
+                Ok(body) => {
+                    let (repository, digest) = (reference.repository.clone(), digest.clone());
+                    let more = More { session: session.clone(), repository, digest, size };
+                    Ok(BlobContent::new(what, Body::Registry(body), Some(more)))
+                }
+                Err(cause) => Err((Error::because(Stage::Transfer, &what, &cause), cause.is_exhausted())),
+            },
+            Place::Layout { layout, .. } => match layout.blob(digest).await {
+                Ok(file) => Ok(BlobContent::new(what, Body::Layout(file), None)),
+                Err(cause) => Err((Error::because(Stage::Transfer, &what, &cause), false)),
+            },
+        }
     }
 
     /// Reads a manifest, once more when the bytes are wrong. The inner error: right bytes that are no manifest.
@@ -319,101 +307,6 @@ fn trusted<'a>(header: Option<&'a str>, descriptor: Option<&'a str>) -> Option<&
     match (header, descriptor.filter(|descriptor| !descriptor.is_empty())) {
         (Some(header), Some(descriptor)) if !known.contains(&essence(header).as_str()) => Some(descriptor),
         (header, descriptor) => header.or(descriptor),
-    }
-}
-
-/// A blob being read. What breaks off is continued where it broke, within bounds.
-pub(super) struct BlobContent {
-    what: String,
-    body: Body,
-    /// How to go on. None: it cannot break off, or cannot be continued.
-    more: Option<More>,
-    /// Bytes that were given out.
-    offset: u64,
-    /// How often it broke off without having come far between.
-    breaks: u32,
-    broke_at: u64,
-}
-
-/// What it takes to ask for the rest of a blob.
-struct More {
-    session: Session,
-    repository: Repository,
-    digest: Digest,
-    size: u64,
-}
-
-enum Body {
-    Registry(BlobBody),
-    Layout(BlobFile),
-}
-
-impl BlobContent {
-    /// How many bytes the source says it has.
-    pub fn length(&self) -> Option<u64> {
-        match &self.body {
-            Body::Registry(body) => body.length(),
-            Body::Layout(file) => Some(file.length()),
-        }
-    }
-
-    /// Whether it took a redirect to get it.
-    pub fn redirected(&self) -> bool {
-        matches!(&self.body, Body::Registry(body) if body.redirected())
-    }
-
-    /// Asks for the rest after the body broke off. False when that does not help.
-    async fn go_on(&mut self, cause: &registry::Error) -> bool {
-        let Some(more) =
-            self.more.as_ref().filter(|more| matches!(cause.class(), Class::Retry { .. }) && self.offset < more.size)
-        else {
-            return false;
-        };
-        self.breaks = if self.offset - self.broke_at >= FAR_BYTES { 1 } else { self.breaks + 1 };
-        self.broke_at = self.offset;
-        if self.breaks > BREAKS {
-            return false;
-        }
-        tokio::time::sleep(BREAK_PAUSE * 2u32.pow(self.breaks - 1)).await;
-        let (digest, offset) = (&more.digest, self.offset);
-        match more.session.get_blob_from(&more.repository, digest, offset, more.size).await {
-            Ok(Some(body)) => {
-                tracing::debug!(%digest, offset, of = more.size, error = %cause, "the download broke off, going on from there");
-                self.body = Body::Registry(body);
-                true
-            }
-            Ok(None) => {
-                tracing::debug!(%digest, offset, "the source gives no part of a blob");
-                false
-            }
-            Err(error) => {
-                tracing::debug!(%digest, offset, %error, "the rest could not be asked for");
-                false
-            }
-        }
-    }
-}
-
-impl Chunks for BlobContent {
-    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            let cause = match &mut self.body {
-                Body::Registry(body) => match body.chunk().await {
-                    Ok(chunk) => {
-                        self.offset += chunk.as_ref().map_or(0, |chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-                        return Ok(chunk);
-                    }
-                    Err(cause) => cause,
-                },
-                Body::Layout(file) => {
-                    let chunk = file.chunk().await;
-                    return chunk.map_err(|cause| Error::because(Stage::Transfer, &self.what, &cause));
-                }
-            };
-            if !self.go_on(&cause).await {
-                return Err(Error::because(Stage::Transfer, &self.what, &cause));
-            }
-        }
     }
 }
 

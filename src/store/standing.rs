@@ -14,10 +14,10 @@ type Answer = Result<(Intake, Vec<Claim>), Error>;
 /// Claims that wait, the oldest first.
 #[derive(Default)]
 pub(super) struct Board {
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<VecDeque<Posted>>,
 }
 
-struct Waiting {
+struct Posted {
     request: ClaimRequest,
     sent: Arc<OnceLock<BootTime>>,
     answer: oneshot::Sender<Answer>,
@@ -28,18 +28,18 @@ impl Board {
     pub(super) fn stand(self: &Arc<Self>, request: ClaimRequest) -> Standing {
         let (answer, answered) = oneshot::channel();
         let sent = Arc::new(OnceLock::new());
-        self.lock().push_back(Waiting { request, sent: sent.clone(), answer });
+        self.lock().push_back(Posted { request, sent: sent.clone(), answer });
         Standing { board: self.clone(), sent, answered, filled: None }
     }
 
     /// Takes the oldest down, at the moment at which it is sent. When the sender is dropped nothing was claimed.
     pub(super) fn take(&self, now: BootTime) -> Option<(ClaimRequest, oneshot::Sender<Answer>)> {
-        let Waiting { request, sent, answer } = self.lock().pop_front()?;
+        let Posted { request, sent, answer } = self.lock().pop_front()?;
         sent.get_or_init(|| now);
         Some((request, answer))
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Posted>> {
         // Nothing in here panics half way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

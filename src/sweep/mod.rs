@@ -8,6 +8,7 @@
 //! that bears a dead worker's id.
 
 mod remove;
+mod retain;
 mod upkeep;
 
 use crate::clock::{BootTime, Clock, UnixMillis};
@@ -17,6 +18,7 @@ use crate::store::{Error, Lease, Store, WorkerRow};
 use crate::worker::Retention;
 use crate::worker::presence::{Place, Proof, probe};
 use remove::Removed;
+use retain::Retain;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -29,15 +31,6 @@ pub use upkeep::Upkeep;
 const GLANCE: Duration = Duration::from_millis(300);
 /// How long a machine that is gone, with temporary files on it, is waited for before its worker is forgotten.
 const FILES_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often finished jobs are looked for that are not kept any longer.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
-/// Jobs removed in one transaction.
-const RETENTION_PIECE: u32 = 200;
-/// Transactions after which the sweeper looks at its workers again.
-const RETENTION_PIECES: usize = 20;
-/// Pause after each.
-const RETENTION_PAUSE: Duration = Duration::from_millis(50);
-
 /// What a sweep did (`sweep -o json`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Swept {
@@ -114,14 +107,14 @@ pub struct Sweeper {
     silent: HashMap<String, (UnixMillis, BootTime)>,
     /// Dead workers that the last sweep knew of.
     unburied: HashSet<String>,
-    /// When retention last ended.
-    retained: Option<BootTime>,
+    retain: Option<Retain>,
 }
 
 impl Sweeper {
     /// A sweeper for this place. `own`: the worker of this process.
     #[must_use]
     pub fn new(store: Store, place: Place, clock: Clock, settings: Settings, own: Option<Uuid>) -> Self {
+        let retain = settings.retention.map(Retain::new);
         Self {
             store,
             place,
@@ -133,7 +126,7 @@ impl Sweeper {
             seen: HashMap::new(),
             silent: HashMap::new(),
             unburied: HashSet::new(),
-            retained: None,
+            retain,
         }
     }
 
@@ -162,7 +155,9 @@ impl Sweeper {
                 Err(error) if still => tracing::debug!(%error, "the sweep failed again"),
                 Err(error) => tracing::warn!(%error, "the sweep failed, trying again at the next"),
             }
-            self.retain(&shutdown).await;
+            if let Some(retain) = &mut self.retain {
+                retain.tick(&self.store, &self.clock, &shutdown).await;
+            }
         }
     }
 
@@ -177,40 +172,6 @@ impl Sweeper {
             if over || self.place.dead().iter().any(|worker| !self.unburied.contains(worker)) {
                 return;
             }
-        }
-    }
-
-    /// Removes what is not kept any longer, in small pieces with a pause after each, so that nobody notices. An error is told
-    /// and waited out until the next time.
-    async fn retain(&mut self, shutdown: &Shutdown) {
-        let Some(kept) = self.settings.retention else { return };
-        let boot = self.clock.boot();
-        if self.retained.is_some_and(|last| boot.since(last) < RETENTION_INTERVAL) {
-            return;
-        }
-        let mut removed = 0;
-        for _ in 0..RETENTION_PIECES {
-            match self.store.prune(kept.at(self.clock.now()), RETENTION_PIECE, "sweeper").await {
-                Ok(pruned) => {
-                    removed += pruned.jobs;
-                    if !pruned.more {
-                        self.retained = Some(boot);
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "finished jobs could not be removed, trying again later");
-                    self.retained = Some(boot);
-                    break;
-                }
-            }
-            tokio::select! {
-                () = shutdown.drain.cancelled() => break,
-                () = tokio::time::sleep(RETENTION_PAUSE) => {}
-            }
-        }
-        if removed > 0 {
-            tracing::info!(jobs = removed, "removed finished jobs that are not kept any longer");
         }
     }
 

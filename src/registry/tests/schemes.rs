@@ -33,9 +33,11 @@ async fn raw(answer: Option<&'static [u8]>) -> (String, Arc<Mutex<Vec<u8>>>, Joi
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut byte = [0];
+            // A client that hangs up at once is one of the cases; its byte is then 0.
             let _ = stream.read_exact(&mut byte).await;
             log.lock().unwrap().push(byte[0]);
             if let Some(answer) = answer {
+                // The client may have gone; what it then reports is what the test looks at.
                 let _ = stream.write_all(answer).await;
             } else {
                 open.push(stream);

@@ -166,6 +166,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Shar
         }
         answer(request, state.clone())
     });
+    // Ends with an error whenever a client hangs up or a test has the answer cut short; clients see that themselves.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 

@@ -132,16 +132,14 @@ impl Claimer {
             .bind(NEWEST_SCHEMA)
     }
 
-    /// Hands out what was claimed. Returns how many.
-    pub(super) fn hand_out(&self, behind: Behind, rows: Vec<PgRow>) -> usize {
+    /// Hands out what was claimed.
+    pub(super) fn hand_out(&self, behind: Behind, rows: Vec<PgRow>) {
         let Behind { request, answer } = behind;
         let mut hands = [Hand::new(&request)];
         let dealt = self.deal(rows, &mut hands);
         let [hand] = hands;
-        let claimed = hand.claims.len();
         // A worker that has gone does not want to know.
         drop(answer.send(dealt.map(|()| (Intake::default(), hand.claims))));
-        claimed
     }
 
     /// It is not known whether the statement was done.

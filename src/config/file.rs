@@ -4,7 +4,8 @@
 //! being passed over. The file is walked as a TOML table rather than deserialised into structs, because serde stops at the
 //! first problem and we name them all.
 
-use super::{Error, absolute, settings};
+use super::{Error, absolute, registries, settings};
+use crate::registry::RegistrySettings;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct File {
     pub insecure_hosts: Vec<String>,
     /// `registry.max_running`: running jobs by destination registry.
     pub registry_limits: BTreeMap<String, u32>,
+    /// `[registries."host[:port]"]`, by host.
+    pub registries: BTreeMap<String, RegistrySettings>,
     /// What is wrong with the rest of it, one line each.
     pub problems: Vec<String>,
 }
@@ -68,6 +71,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
     for (section, content) in &table {
         let known = settings::SETTINGS.iter().any(|setting| setting.section == section);
         match content {
+            toml::Value::Table(hosts) if section == "registries" => file.registries(hosts),
             _ if !known => file.problems.push(format!("unknown section [{section}]: use {}", sections())),
             toml::Value::Table(keys) => {
                 for (key, value) in keys {
@@ -83,6 +87,20 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
 }
 
 impl File {
+    fn registries(&mut self, hosts: &toml::Table) {
+        for (host, content) in hosts {
+            let toml::Value::Table(keys) = content else {
+                self.problems.push(format!("registries.\"{host}\" must be a section: write [registries.\"{host}\"]"));
+                continue;
+            };
+            if let Some(problem) = no_host(host) {
+                self.problems.push(format!("[registries.\"{host}\"]: {problem}"));
+            }
+            let settings = registries::read(host, keys, &mut self.problems);
+            self.registries.insert(host.clone(), settings);
+        }
+    }
+
     fn take(&mut self, section: &str, key: &str, value: &toml::Value, folder: &Path) -> Result<(), String> {
         match (section, key) {
             ("registry", "ca_files") => {
@@ -130,10 +148,12 @@ fn limits(value: &toml::Value) -> Result<BTreeMap<String, u32>, String> {
 }
 
 fn check_host(key: &str, host: &str) -> Result<(), String> {
-    if host.is_empty() || host.contains(['/', '@', ' ', '?', '#']) {
-        return Err(format!("registry.{key}: `{host}` is no host: write host or host:port, without a scheme"));
-    }
-    Ok(())
+    no_host(host).map_or(Ok(()), |problem| Err(format!("registry.{key}: {problem}")))
+}
+
+fn no_host(host: &str) -> Option<String> {
+    let wrong = host.is_empty() || host.contains(['/', '@', ' ', '?', '#']);
+    wrong.then(|| format!("`{host}` is no host: write host or host:port, without a scheme"))
 }
 
 /// The place and the reason, without the parser's picture of the line: that would be more than one line.
@@ -147,6 +167,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
 fn sections() -> String {
     let mut names: Vec<_> = settings::SETTINGS.iter().map(|setting| format!("[{}]", setting.section)).collect();
     names.dedup();
+    names.push("[registries.\"host:port\"]".to_owned());
     names.join(", ")
 }
 
@@ -188,6 +209,9 @@ mod tests {
             ("[registry]\nmax_running = 4", vec!["registry.max_running", "ghcr.io"]),
             ("[registry.max_running]\n'ghcr.io' = 0", vec!["registry.max_running", "ghcr.io"]),
             ("[registry.max_running]\n'https://ghcr.io' = 1", vec!["registry.max_running", "https://ghcr.io"]),
+            ("registries = 1", vec!["registries"]),
+            ("[registries]\n'r:5000' = 1", vec!["[registries.\"r:5000\"]"]),
+            ("[registries.'https://r']\nchunked = 1", vec!["https://r", "without a scheme", "true or false"]),
             ("[worker]\n\nconcurrency == 1", vec!["line 3"]),
             ("[worker]\nconcurrency = 1\nconcurrency = 2", vec!["line 3"]),
         ] {

@@ -10,6 +10,7 @@
 mod file;
 pub mod logging;
 mod paths;
+mod registries;
 pub mod settings;
 
 pub use paths::ensure_private_dir;
@@ -68,6 +69,8 @@ pub struct Config {
     pub ca_files: Vec<PathBuf>,
     /// Hosts (`host[:port]`) that may be reached by plain HTTP or with unverified TLS.
     pub insecure_hosts: Vec<String>,
+    /// What is set for single registries, by host (`host[:port]`).
+    pub registries: BTreeMap<String, registry::RegistrySettings>,
     /// For these destination registries: at most so many running jobs, on all workers together.
     pub registry_limits: BTreeMap<String, u32>,
     /// The folder that relative layout paths are taken from.
@@ -128,6 +131,7 @@ impl Config {
                 values,
                 ca_files,
                 insecure_hosts: file.insecure_hosts,
+                registries: file.registries,
                 registry_limits: file.registry_limits,
                 base,
             }),
@@ -178,6 +182,7 @@ impl Config {
             idle_timeout: values.secs("registry", "idle_timeout_secs"),
             tries: u32::try_from(values.get("registry", "tries")).unwrap_or(u32::MAX),
             manifest_limit: self.manifest_limit(),
+            registries: self.registries.clone(),
         }
     }
 

@@ -161,6 +161,9 @@ impl Session {
             let grant = self.grant(&request.target, Margin::Short).await?;
             let mut answer = self.exchange(&call(request, url, &grant)).await?;
             answer.hint = auth::hint(grant.identity.as_deref());
+            if !answer.foreign {
+                self.shared.profiles.hear(&request.target.host, &answer.headers);
+            }
             let denied = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if answer.foreign && denied && may_ask_again {
                 may_ask_again = false;

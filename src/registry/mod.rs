@@ -25,6 +25,8 @@ mod http;
 mod link;
 mod manifests;
 mod network;
+mod pacing;
+pub mod profile;
 mod redirects;
 mod retries;
 mod scheme;
@@ -42,11 +44,16 @@ pub use blobs::BlobBody;
 pub use content::UploadBody;
 pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};
-pub use settings::{CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, Settings, TRIES};
+pub use pacing::Kind;
+pub use profile::Profile;
+pub use settings::{
+    CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, RegistrySettings, Settings, TRIES,
+};
 pub use tags::TagCursor;
 pub use upload::{Upload, UploadStart};
 
 use crate::clock::Clock;
+use crate::oci::Repository;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -67,6 +74,7 @@ struct Shared {
     tokens: token::Tokens,
     /// What each registry wants, by host and how it is trusted.
     challenges: Mutex<HashMap<String, auth::Known>>,
+    profiles: profile::Profiles,
     warnings: warnings::Warnings,
     first_pause: Duration,
 }
@@ -95,6 +103,7 @@ impl Client {
             schemes: scheme::Schemes::default(),
             tokens: token::Tokens::default(),
             challenges: Mutex::default(),
+            profiles: profile::Profiles::new(settings.overrides()),
             warnings: warnings::Warnings::default(),
             settings,
             clock,
@@ -127,6 +136,13 @@ impl Session {
     #[must_use]
     pub fn for_push(self) -> Self {
         Self { will_push: true, ..self }
+    }
+
+    /// What is known of the registry of `repository`; by the time of a later call it may have said more of itself. Costs no
+    /// request.
+    #[must_use]
+    pub fn profile(&self, repository: &Repository) -> Arc<Profile> {
+        self.shared.profiles.of(repository.host())
     }
 
     /// What a token for reading from a repository must allow.

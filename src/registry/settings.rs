@@ -3,6 +3,8 @@
 //! One plain struct with a default for everything, rather than a builder: the configuration room has checked the values
 //! already, and a test changes one field. It holds no secrets; those stay in the credential files it names.
 
+use super::profile::Overrides;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +39,23 @@ pub struct Settings {
     pub tries: u32,
     /// Largest manifest that is read into memory, bytes.
     pub manifest_limit: u64,
+    /// What is set for single registries, by host (`host[:port]`, as in references).
+    pub registries: BTreeMap<String, RegistrySettings>,
+}
+
+/// What is set for one registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Where its profile differs from the table's.
+    pub profile: Overrides,
+}
+
+impl Settings {
+    /// The fields of profiles that are set, by host in lower case.
+    pub(super) fn overrides(&self) -> HashMap<String, Overrides> {
+        let set = self.registries.iter();
+        set.map(|(host, registry)| (host.to_ascii_lowercase(), registry.profile.clone())).collect()
+    }
 }
 
 impl Default for Settings {
@@ -50,6 +69,7 @@ impl Default for Settings {
             idle_timeout: IDLE_TIMEOUT,
             tries: TRIES,
             manifest_limit: MANIFEST_LIMIT,
+            registries: BTreeMap::new(),
         }
     }
 }

@@ -120,7 +120,7 @@ fn keepers(parts: &Parts, presence: &Presence, shutdown: &Shutdown) -> JoinSet<R
         sweeper.run(until).await;
         Ok(None)
     });
-    let (upkeep, until) = (Upkeep::new(parts.store.clone()), shutdown.clone());
+    let (upkeep, until) = (Upkeep::new(parts.store.clone(), parts.clock.clone()), shutdown.clone());
     tasks.spawn(async move {
         upkeep.run(until).await;
         Ok(None)

@@ -203,6 +203,8 @@ pub struct Transfer {
     pub digest: String,
     /// Size of the blob, bytes.
     pub bytes: u64,
+    /// Of these, what the destination had from an upload that was cut.
+    pub resumed: u64,
     /// How it got there.
     pub how: How,
 }

@@ -9,6 +9,7 @@
 use super::quote;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState as _;
 use std::fmt;
 use std::str::FromStr;
 
@@ -161,6 +162,20 @@ impl Hasher {
         }
     }
 
+    fn save(&self) -> Vec<u8> {
+        match self {
+            Self::Sha256(state) => state.serialize().to_vec(),
+            Self::Sha512(state) => state.serialize().to_vec(),
+        }
+    }
+
+    fn restore(algorithm: Algorithm, state: &[u8]) -> Option<Self> {
+        match algorithm {
+            Algorithm::Sha256 => sha2::Sha256::deserialize(state.try_into().ok()?).ok().map(Self::Sha256),
+            Algorithm::Sha512 => sha2::Sha512::deserialize(state.try_into().ok()?).ok().map(Self::Sha512),
+        }
+    }
+
     fn finish(self) -> Digest {
         let text = match self {
             Self::Sha256(state) => format!("sha256:{}", hex::encode(state.finalize())),
@@ -222,6 +237,33 @@ impl Verifier {
     pub fn new(expected: Digest, size: Option<u64>) -> Self {
         let hasher = Hasher::new(expected.algorithm());
         Self { expected, size, seen: 0, hasher }
+    }
+
+    /// The check as far as it has come, to go on with it in another process: a format tag, the algorithm, how many bytes were
+    /// taken (8, big-endian), the state of the hash. It tells nothing but a prefix's hash.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        let mut saved = self.tag();
+        saved.extend_from_slice(&self.seen.to_be_bytes());
+        saved.extend_from_slice(&self.hasher.save());
+        saved
+    }
+
+    /// A check that goes on where [`save`](Self::save) was called. None when it is of another format, algorithm or version of
+    /// the hash, or has taken more than `size`: the content is to be read from its start then.
+    #[must_use]
+    pub fn restore(expected: Digest, size: Option<u64>, saved: &[u8]) -> Option<Self> {
+        let fresh = Self::new(expected, size);
+        let rest = saved.strip_prefix(fresh.tag().as_slice())?;
+        let (seen, state) = rest.split_first_chunk()?;
+        let seen = u64::from_be_bytes(*seen);
+        let hasher = Hasher::restore(fresh.expected.algorithm(), state)?;
+        (size.is_none_or(|size| seen <= size)).then_some(Self { seen, hasher, ..fresh })
+    }
+
+    /// The states of another version of the hash's crate are not to be read.
+    fn tag(&self) -> Vec<u8> {
+        format!("sha2-0.11:{}:", self.expected.algorithm()).into_bytes()
     }
 
     /// Takes the next piece of content.
@@ -344,6 +386,28 @@ mod tests {
                     verifier.update(bytes).unwrap();
                 }
                 prop_assert_eq!(verifier.finish(), Ok(()));
+            }
+        }
+
+        #[test]
+        fn a_check_goes_on_from_where_it_was_saved(content in proptest::collection::vec(any::<u8>(), 0..600), cut in 0_usize..600) {
+            let size = u64::try_from(content.len()).unwrap();
+            let (before, after) = content.split_at(cut.min(content.len()));
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                let digest = Digest::of(algorithm, &content);
+                let mut verifier = Verifier::new(digest.clone(), Some(size));
+                verifier.update(before).unwrap();
+                let saved = verifier.save();
+                let mut again = Verifier::restore(digest.clone(), Some(size), &saved).unwrap();
+                prop_assert_eq!(again.seen(), u64::try_from(before.len()).unwrap());
+                again.update(after).unwrap();
+                prop_assert_eq!(again.finish(), Ok(()));
+                for broken in [&saved[1..], &saved[..saved.len() - 1], b""] {
+                    prop_assert!(Verifier::restore(digest.clone(), Some(size), broken).is_none());
+                }
+                if !before.is_empty() {
+                    prop_assert!(Verifier::restore(digest, Some(0), &saved).is_none(), "more than there is");
+                }
             }
         }
 

@@ -14,7 +14,7 @@ use super::{Session, network, redirects};
 use crate::job::retry::Class;
 use crate::oci::{Algorithm, Digest, Repository};
 use futures_util::StreamExt;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::fmt;
 use std::pin::pin;
@@ -44,9 +44,28 @@ pub struct Upload {
     /// The Location is where the registry is, so that it may see credentials.
     own: bool,
     mount_refused: bool,
+    /// The least size of a chunk but the last, bytes; 0: any.
+    least_chunk: u64,
 }
 
 impl Upload {
+    /// What to write down to find the upload again: with it anybody may go on with it, so it is a secret.
+    #[must_use]
+    pub fn save(&self) -> String {
+        format!("{} {}", if self.own { "own" } else { "foreign" }, self.location)
+    }
+
+    /// The least size of its chunks but the last, bytes, as the registry wishes; 0: any.
+    #[must_use]
+    pub const fn least_chunk(&self) -> u64 {
+        self.least_chunk
+    }
+
+    fn target(&self) -> Target {
+        let (host, name) = (self.repository.host().to_owned(), self.repository.name().to_owned());
+        Target { scopes: Scopes::push(&name), host, name }
+    }
+
     /// The registry answered the wish to mount with an error, and this upload was begun without it: such a wish costs a
     /// request and is not worth repeating.
     #[must_use]
@@ -128,11 +147,14 @@ impl Session {
         let location = redirects::resolve(&answer.url, &answer.url, location)
             .map_err(|why| Error::refused(format!("{what}: the upload's Location {why}")))?;
         let own = !answer.foreign && redirects::same_origin(&location, &answer.url);
-        Ok(UploadStart::Session(Upload { location, repository: repository.clone(), own, mount_refused }))
+        let least_chunk =
+            answer.header("oci-chunk-min-length").and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+        let repository = repository.clone();
+        Ok(UploadStart::Session(Upload { location, repository, own, mount_refused, least_chunk }))
     }
 
-    /// One `PUT ?digest=` with Content-Length = `size`. Not retried here: the body is gone; the caller starts the blob again.
-    /// On a 401 the token is forgotten and the error's class is Retry.
+    /// One `PUT ?digest=` with Content-Length = `size`: all of the blob, or what is left of it after its chunks. Not retried
+    /// here: the body is gone; the caller starts the blob again. On a 401 the token is forgotten and the error's class is Retry.
     ///
     /// # Errors
     /// When `body` fails or has another size, the error's source is what it failed with. An upload that the registry does
@@ -145,13 +167,7 @@ impl Session {
         size: u64,
         mut body: UploadBody,
     ) -> Result<(), Error> {
-        let Upload { location, repository, own, .. } = upload;
-        let what = format!("PUT blob {repository}@{digest}");
-        let target = Target {
-            host: repository.host().to_owned(),
-            name: repository.name().to_owned(),
-            scopes: Scopes::push(repository.name()),
-        };
+        let what = format!("PUT blob {}@{digest}", upload.repository);
         if size == 0 {
             // The HTTP client never looks into an empty body; it must still end well.
             while let Some(piece) = body.next().await {
@@ -161,22 +177,93 @@ impl Session {
                 }
             }
         }
-        let grant = if own { Some(self.grant(&target, Margin::Long).await?) } else { None };
-        let url = redirects::with_digest(&location, digest.as_str());
+        let url = redirects::with_digest(&upload.location, digest.as_str());
+        let sent = Sent { what, method: Method::PUT, url, range: None, size };
+        self.send_body(&upload, sent, body).await.map(drop)
+    }
+
+    /// One `PATCH` with the bytes from `offset` on, `size` of them. Returns where to go on, and how many bytes the registry has
+    /// now: what it says, or what was sent, where its word is not to be relied on ([`super::Profile::reports_offset`]). Not
+    /// retried here: [`upload_status`](Self::upload_status) tells what has become of it.
+    ///
+    /// # Errors
+    /// As [`finish_upload`](Self::finish_upload).
+    pub async fn send_chunk(
+        &self,
+        upload: &Upload,
+        offset: u64,
+        size: u64,
+        body: UploadBody,
+    ) -> Result<(Upload, u64), Error> {
+        let what = format!("PATCH upload to {}", upload.repository);
+        let end = offset.saturating_add(size);
+        let range = Some(format!("{offset}-{}", end.saturating_sub(1)));
+        let sent = Sent { what: what.clone(), method: Method::PATCH, url: upload.location.clone(), range, size };
+        let answer = self.send_body(upload, sent, body).await?;
+        let reported =
+            answer.header(RANGE).and_then(received).filter(|_| self.profile(&upload.repository).reports_offset);
+        Ok((self.moved_on(&what, upload, &answer)?, reported.unwrap_or(end)))
+    }
+
+    /// Asks how far an upload has come, which [`Upload::save`] had written down: where to go on, and how many bytes the registry
+    /// has. None: it does not know the upload any more, or does not tell.
+    ///
+    /// # Errors
+    /// As any request.
+    pub async fn upload_status(&self, repository: &Repository, saved: &str) -> Result<Option<(Upload, u64)>, Error> {
+        let Some((own, location)) = saved.split_once(' ').map(|(own, location)| (own == "own", location)) else {
+            return Ok(None);
+        };
+        let Ok(location) = location.parse::<Url>() else { return Ok(None) };
+        let upload = Upload { location, repository: repository.clone(), own, mount_refused: false, least_chunk: 0 };
+        let call = self.about_upload(&upload, Method::GET).await?;
+        let answer = self.exchange(&call).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::ACCEPTED => {
+                let Some(offset) = answer.header(RANGE).and_then(received) else { return Ok(None) };
+                Ok(Some((self.moved_on(&call.what, &upload, &answer)?, offset)))
+            }
+            StatusCode::UNAUTHORIZED => {
+                Err(answer.error(&call.what, "").classed(Class::Retry { after: Some(Duration::ZERO) }))
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(answer.error(&call.what, ""))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The upload after an answer: with its new Location, or the old one where the answer has none.
+    fn moved_on(&self, what: &str, upload: &Upload, answer: &Answer) -> Result<Upload, Error> {
+        let Some(location) = answer.header(LOCATION) else { return Ok(upload.clone()) };
+        let location = redirects::resolve(&answer.url, &answer.url, location)
+            .map_err(|why| Error::refused(format!("{what}: the upload's Location {why}")))?;
+        let own = upload.own && !answer.foreign && redirects::same_origin(&location, &answer.url);
+        Ok(Upload { location, own, ..upload.clone() })
+    }
+
+    /// Sends a body to an upload, and takes the answer for a success or an error.
+    async fn send_body(&self, upload: &Upload, sent: Sent, body: UploadBody) -> Result<Answer, Error> {
+        let Sent { what, method, url, range, size } = sent;
+        let target = upload.target();
+        let grant = if upload.own { Some(self.grant(&target, Margin::Long).await?) } else { None };
         let (content, progress) = Content::new(body, size);
-        let mut request = reqwest::Request::new(Method::PUT, url.clone());
+        let mut request = reqwest::Request::new(method.clone(), url.clone());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+        if let Some(range) = range.and_then(|range| HeaderValue::try_from(range).ok()) {
+            headers.insert(CONTENT_RANGE, range);
+        }
         if let Some(authorization) = grant.as_ref().and_then(|grant| grant.header.clone()) {
             headers.insert(AUTHORIZATION, authorization);
         }
         *request.body_mut() = Some(reqwest::Body::wrap(content));
         let sending = self.send_watched(&what, &url, request, &progress, size);
-        let response = self.count_and_log(&Method::PUT, &url, false, sending).await?;
+        let response = self.count_and_log(&method, &url, false, sending).await?;
         let call = Call {
             what,
-            method: Method::PUT,
+            method,
             url: url.clone(),
             ours: false,
             headers: HeaderMap::new(),
@@ -184,9 +271,10 @@ impl Session {
             body: None,
             want: Want::Nothing,
         };
-        let answer = self.receive(&call, response, url, !own).await?;
+        let answer = self.receive(&call, response, url, !upload.own).await?;
         match answer.status {
-            StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+            StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => Ok(answer),
+            StatusCode::ACCEPTED if call.method == Method::PATCH => Ok(answer),
             StatusCode::UNAUTHORIZED => {
                 if let Some(grant) = &grant {
                     self.learn(&mut target.clone(), &answer, grant).await?;
@@ -195,6 +283,21 @@ impl Session {
             }
             _ => Err(upload_error(&call.what, &answer, grant.and_then(|grant| grant.identity).as_deref())),
         }
+    }
+
+    /// A request about an upload that has no body.
+    async fn about_upload(&self, upload: &Upload, method: Method) -> Result<Call, Error> {
+        let grant = if upload.own { Some(self.grant(&upload.target(), Margin::Short).await?) } else { None };
+        Ok(Call {
+            what: format!("{method} upload to {}", upload.repository),
+            method,
+            url: upload.location.clone(),
+            ours: false,
+            headers: HeaderMap::new(),
+            authorization: grant.and_then(|grant| grant.header),
+            body: None,
+            want: Want::Nothing,
+        })
     }
 
     async fn send_watched(
@@ -242,32 +345,35 @@ impl Session {
 
     /// DELETE the upload; failure is ignored (logged at debug).
     pub async fn cancel_upload(&self, upload: Upload) {
-        let Upload { location, repository, own, .. } = upload;
-        let target = Target {
-            host: repository.host().to_owned(),
-            name: repository.name().to_owned(),
-            scopes: Scopes::push(repository.name()),
-        };
         let outcome = async {
-            let grant = if own { Some(self.grant(&target, Margin::Short).await?) } else { None };
-            let call = Call {
-                what: format!("DELETE upload to {repository}"),
-                method: Method::DELETE,
-                url: location,
-                ours: false,
-                headers: HeaderMap::new(),
-                authorization: grant.and_then(|grant| grant.header),
-                body: None,
-                want: Want::Nothing,
-            };
+            let call = self.about_upload(&upload, Method::DELETE).await?;
             self.exchange(&call)
                 .await?
                 .expect(&call.what, &[StatusCode::NO_CONTENT, StatusCode::OK, StatusCode::ACCEPTED])
         };
         if let Err(error) = outcome.await {
-            tracing::debug!(%repository, %error, "an abandoned upload was left to the registry");
+            tracing::debug!(repository = %upload.repository, %error, "an abandoned upload was left to the registry");
         }
     }
+}
+
+/// A body on its way to an upload.
+struct Sent {
+    what: String,
+    method: Method,
+    url: Url,
+    /// Which bytes of the blob it has, as `first-last`.
+    range: Option<String>,
+    size: u64,
+}
+
+/// How many bytes a registry has, by the `Range` of its answer: `0-N` with N inclusive, with or without a unit in front. None
+/// when it says nothing of use. `0-0` is what some say of none at all, and one byte is nothing worth going on from.
+fn received(range: &str) -> Option<u64> {
+    let range = range.trim();
+    let (first, last) = range.strip_prefix("bytes=").unwrap_or(range).split_once('-')?;
+    let last: u64 = (first.trim() == "0").then(|| last.trim().parse().ok()).flatten()?;
+    Some(if last == 0 { 0 } else { last.checked_add(1)? })
 }
 
 /// A registry that says of a mounted blob that it is another one has not mounted it.
@@ -315,4 +421,27 @@ fn upload_error(what: &str, answer: &Answer, identity: Option<&str>) -> Error {
         _ => false,
     };
     if again { error.classed(Class::Retry { after: answer.retry_after }) } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::received;
+
+    #[test]
+    fn what_a_registry_has_is_read_from_its_range() {
+        for (range, bytes) in [
+            ("0-1023", Some(1024)),
+            ("bytes=0-1023", Some(1024)),
+            (" 0-9 ", Some(10)),
+            ("0-0", Some(0)),
+            ("0-18446744073709551615", None),
+            ("5-9", None),
+            ("0-", None),
+            ("-1", None),
+            ("0", None),
+            ("", None),
+        ] {
+            assert_eq!(received(range), bytes, "{range:?}");
+        }
+    }
 }

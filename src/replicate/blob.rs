@@ -12,15 +12,17 @@ use super::bandwidth::Bandwidth;
 use super::content::{Broken, Checked, PIECE_BYTES, PIECES_WAITING, body, body_of};
 use super::destination::{Destination, Place, upload_was_lost};
 use super::download::BlobContent;
+use super::ledger::Ledger;
 use super::mounting::{Asking, Mounting};
 use super::plan::Blob;
+use super::resume::Begun;
 use super::source::Source;
 use super::turns::Turns;
 use super::{Attempt, Error, Limits};
-use crate::job::{Class, How, ProgressCounter, Stage};
+use crate::job::{Class, How, ProgressCounter, Stage, Transfer};
 use crate::layout::Layout;
 use crate::oci::digest::ContentError;
-use crate::oci::{Reference, Repository};
+use crate::oci::{Reference, Repository, Verifier};
 use crate::registry::{Session, Upload, UploadStart};
 use crate::tempfiles::TempFiles;
 use bytes::Bytes;
@@ -51,10 +53,11 @@ pub(super) struct Way {
     pub turns: Turns,
     pub bandwidth: Bandwidth,
     pub asking: Arc<Asking>,
+    pub ledger: Arc<dyn Ledger>,
 }
 
 /// Why one try failed.
-enum Trouble {
+pub(super) enum Trouble {
     /// The source gave something else than the descriptor says. Nothing of it was committed.
     Content(ContentError),
     /// Another error; `again` when a new try may help, whatever its class says of the job.
@@ -63,7 +66,7 @@ enum Trouble {
 
 impl Trouble {
     /// `exhausted`: it was tried often enough below.
-    fn of(error: Error, exhausted: bool) -> Self {
+    pub fn of(error: Error, exhausted: bool) -> Self {
         let again = !exhausted && matches!(error.class, Class::Retry { .. });
         Self::Other { error, again }
     }
@@ -75,20 +78,59 @@ impl From<Error> for Trouble {
     }
 }
 
+/// An upload that failed.
+pub(super) struct Unsent {
+    pub trouble: Trouble,
+    /// The registry has forgotten it, or will not have what it got.
+    pub lost: bool,
+    /// The registry is there and may be told to forget it.
+    told: bool,
+}
+
+impl From<Trouble> for Unsent {
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, lost: false, told: false }
+    }
+}
+
+/// How a blob came to the destination.
+#[derive(Clone, Copy)]
+pub(super) struct Brought {
+    pub how: How,
+    /// Bytes that were there from an earlier try.
+    pub resumed: u64,
+}
+
+impl From<How> for Brought {
+    fn from(how: How) -> Self {
+        Self { how, resumed: 0 }
+    }
+}
+
 /// Bytes of one try, counted as progress, and taken back when the try comes to nothing.
-struct Moved<'a> {
+pub(super) struct Moved<'a> {
     progress: &'a ProgressCounter,
     bytes: u64,
 }
 
-impl Moved<'_> {
+impl<'a> Moved<'a> {
+    pub fn new(progress: &'a ProgressCounter) -> Self {
+        Self { progress, bytes: 0 }
+    }
+
+    /// The first bytes are there already.
+    pub fn skip(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.progress.skipped(bytes);
+    }
+
     fn add(&mut self, piece: &Bytes) {
         let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         self.bytes += bytes;
         self.progress.moved(bytes);
     }
 
-    fn keep(mut self) {
+    pub fn keep(mut self) {
         self.bytes = 0;
     }
 }
@@ -108,8 +150,8 @@ impl Way {
         let (mut tries, mut pause, mut misread) = (1, PAUSE, false);
         loop {
             match self.bring_once(blob).await {
-                Ok(how) => {
-                    self.record(blob, how);
+                Ok(brought) => {
+                    self.record(blob, brought);
                     return Ok(());
                 }
                 Err(Trouble::Content(why)) if misread => return Err(self.corrupt(blob, &why)),
@@ -132,22 +174,23 @@ impl Way {
     }
 
     /// Notes that `blob` is at the destination now.
-    pub fn record(&self, blob: &Blob, how: How) {
-        if how != How::Copied {
+    pub fn record(&self, blob: &Blob, brought: impl Into<Brought>) {
+        let Brought { how, resumed } = brought.into();
+        if matches!(how, How::Mounted | How::Present) {
             self.attempt.progress.skipped(blob.size);
         }
         self.attempt.progress.blob_done();
-        let transfer = self.destination.record(blob, how);
+        let transfer = Transfer { resumed, ..self.destination.record(blob, how) };
         tracing::debug!(digest = %blob.digest, bytes = blob.size, how = how.as_str(), registry = %transfer.registry, "blob is there");
         self.attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner).push(transfer);
     }
 
-    async fn bring_once(&self, blob: &Blob) -> Result<How, Trouble> {
+    async fn bring_once(&self, blob: &Blob) -> Result<Brought, Trouble> {
         match &self.destination.place {
             Place::Registry { session, reference } => self.to_registry(session, reference, blob).await,
             Place::Layout { layout, .. } => {
                 let layout = self.destination.opened(layout.as_ref())?;
-                self.to_layout(layout, blob).await
+                self.to_layout(layout, blob).await.map(Into::into)
             }
         }
     }
@@ -156,7 +199,7 @@ impl Way {
         let mut content = self.content(blob).await?;
         let failed = |cause| self.failed(blob, &cause);
         let broken = |broken| self.broken(blob, broken);
-        let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
+        let mut moved = Moved::new(&self.attempt.progress);
         let mut writer = layout.write_blob(&blob.digest, &self.temp).await.map_err(failed)?;
         while let Some(piece) = content.piece().await.map_err(broken)? {
             self.bandwidth.pass(piece.len()).await;
@@ -168,24 +211,33 @@ impl Way {
         Ok(How::Copied)
     }
 
-    async fn to_registry(&self, session: &Session, reference: &Reference, blob: &Blob) -> Result<How, Trouble> {
+    async fn to_registry(&self, session: &Session, reference: &Reference, blob: &Blob) -> Result<Brought, Trouble> {
         let repository = &reference.repository;
         let _turn = self.turns.take(repository, &blob.digest).await;
-        let how = self.mount_or_send(session, repository, blob).await?;
+        let begun = match self.turn(repository, blob).await {
+            Some(uploaded) => self.found_again(session, repository, blob, &uploaded).await?,
+            None => None,
+        };
+        let chunk = session.profile(repository).chunk_size(blob.size);
+        let how = match (begun, chunk) {
+            (Some(begun), Some(chunk)) => self.send_chunks(session, repository, blob, begun, chunk).await?,
+            _ => self.mount_or_send(session, repository, blob).await?,
+        };
+        self.turn_over(repository, blob).await;
         self.mounting.holds(repository, &blob.digest);
         Ok(how)
     }
 
-    async fn mount_or_send(&self, session: &Session, repository: &Repository, blob: &Blob) -> Result<How, Trouble> {
+    async fn mount_or_send(&self, session: &Session, repository: &Repository, blob: &Blob) -> Result<Brought, Trouble> {
         let holder = self.mounting.holder(repository, &blob.digest);
         let from = self.mount_from(repository, holder.as_deref());
         let started = session.start_upload(repository, &blob.digest, from).await;
         let upload = match started.map_err(|cause| self.not_begun(blob, &cause))? {
             UploadStart::Present if from == Some(repository) => {
                 self.mounting.made_from_itself(repository);
-                return Ok(How::Present);
+                return Ok(How::Present.into());
             }
-            UploadStart::Present => return Ok(How::Mounted),
+            UploadStart::Present => return Ok(How::Mounted.into()),
             UploadStart::Session(upload) => upload,
         };
         if let Some(from) = from {
@@ -197,7 +249,11 @@ impl Way {
         let told = from == Some(repository) && self.mounting.is_made_from_itself(repository);
         if blob.size >= ASK_FROM_BYTES && !told && self.is_there(blob).await {
             session.cancel_upload(upload).await;
-            return Ok(How::Present);
+            return Ok(How::Present.into());
+        }
+        let chunk = session.profile(repository).chunk_size(blob.size);
+        if let Some(chunk) = chunk.filter(|chunk| blob.size > (*chunk).max(upload.least_chunk())) {
+            return self.send_chunks(session, repository, blob, Begun::fresh(upload, blob), chunk).await;
         }
         let content = match self.content(blob).await {
             Ok(content) => content,
@@ -207,10 +263,11 @@ impl Way {
             }
         };
         if u64::try_from(PIECE_BYTES).is_ok_and(|piece| blob.size <= piece) {
-            self.send_whole(session, upload, blob, content).await
+            self.send_whole(session, upload, blob, content).await?;
         } else {
-            self.send(session, upload, blob, content).await
+            self.send(session, upload, blob, content).await?;
         }
+        Ok(How::Copied.into())
     }
 
     /// Where the blob is asked to be mounted from: the source, if it is on the same registry, else a repository there that
@@ -235,18 +292,32 @@ impl Way {
 
     /// Starts to read the blob at the source.
     async fn content(&self, blob: &Blob) -> Result<Checked<BlobContent>, Trouble> {
-        let content = self
-            .source
-            .blob(&blob.digest, blob.size)
-            .await
-            .map_err(|(error, exhausted)| Trouble::of(error, exhausted))?;
-        self.asking.read(content.redirected());
-        match content.length() {
-            Some(length) if length > blob.size => Err(Trouble::Content(ContentError::TooLong { expected: blob.size })),
-            Some(length) if length < blob.size => {
-                Err(Trouble::Content(ContentError::TooShort { expected: blob.size, actual: length }))
+        self.content_from(blob, Verifier::new(blob.digest.clone(), Some(blob.size))).await
+    }
+
+    /// Reads on where a check has come to; from the start, where the source gives no part of a blob.
+    pub(super) async fn content_from(&self, blob: &Blob, verifier: Verifier) -> Result<Checked<BlobContent>, Trouble> {
+        let trouble = |(error, exhausted)| Trouble::of(error, exhausted);
+        let (mut verifier, mut content) = (verifier, None);
+        if verifier.seen() > 0 {
+            content = self.source.blob_from(&blob.digest, blob.size, verifier.seen()).await.map_err(trouble)?;
+        }
+        let content = match content {
+            Some(content) => content,
+            None => {
+                verifier = Verifier::new(blob.digest.clone(), Some(blob.size));
+                self.source.blob(&blob.digest, blob.size).await.map_err(trouble)?
             }
-            _ => Ok(Checked::new(content, &blob.digest, blob.size)),
+        };
+        self.asking.read(content.redirected());
+        let expected = blob.size - verifier.seen();
+        match content.length() {
+            Some(length) if length > expected => Err(Trouble::Content(ContentError::TooLong { expected: blob.size })),
+            Some(length) if length < expected => {
+                let actual = verifier.seen() + length;
+                Err(Trouble::Content(ContentError::TooShort { expected: blob.size, actual }))
+            }
+            _ => Ok(Checked::going_on(content, verifier, blob.size)),
         }
     }
 
@@ -258,7 +329,7 @@ impl Way {
         upload: Upload,
         blob: &Blob,
         content: Checked<BlobContent>,
-    ) -> Result<How, Trouble> {
+    ) -> Result<(), Trouble> {
         let bytes = match content.gather().await {
             Ok(bytes) => bytes,
             Err(broken) => {
@@ -267,38 +338,54 @@ impl Way {
             }
         };
         self.bandwidth.pass(bytes.len()).await;
-        let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
+        let mut moved = Moved::new(&self.attempt.progress);
         moved.add(&bytes);
         match session.finish_upload(upload.clone(), &blob.digest, blob.size, body_of(bytes)).await {
             Ok(()) => {
                 moved.keep();
-                Ok(How::Copied)
+                Ok(())
             }
-            Err(cause) => Err(self.not_sent(session, upload, blob, &cause).await),
+            Err(cause) => Err(self.forgotten(session, upload, self.not_finished(blob, &cause)).await),
         }
     }
 
-    /// Sends a blob while it is read. The reading decides what failed: when the source breaks, the upload breaks with it,
-    /// and its error says nothing.
+    /// Sends a blob while it is read, in one PUT.
     async fn send(
         &self,
         session: &Session,
         upload: Upload,
         blob: &Blob,
+        content: Checked<BlobContent>,
+    ) -> Result<(), Trouble> {
+        let moved = Moved::new(&self.attempt.progress);
+        match self.send_last(session, upload.clone(), blob, blob.size, content, moved).await {
+            Ok(()) => Ok(()),
+            Err(unsent) => Err(self.forgotten(session, upload, unsent).await),
+        }
+    }
+
+    /// Sends the last `left` bytes of a blob with the PUT that commits it, while they are read. The reading decides what failed:
+    /// when the source breaks, the upload breaks with it, and its error says nothing.
+    pub(super) async fn send_last(
+        &self,
+        session: &Session,
+        upload: Upload,
+        blob: &Blob,
+        left: u64,
         mut content: Checked<BlobContent>,
-    ) -> Result<How, Trouble> {
-        let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
+        mut moved: Moved<'_>,
+    ) -> Result<(), Unsent> {
         let (sender, receiver) = mpsc::channel(PIECES_WAITING);
-        let finish = session.finish_upload(upload.clone(), &blob.digest, blob.size, body(receiver, blob.size));
+        let finish = session.finish_upload(upload, &blob.digest, left, body(receiver, left));
         tokio::pin!(finish);
         let read = tokio::select! {
             biased;
-            read = pump(&mut content, sender, &mut moved, &self.bandwidth) => read,
+            read = pump(&mut content, u64::MAX, sender, &mut moved, &self.bandwidth) => read,
             // An answer before the last piece was even given out.
             early = &mut finish => {
                 return Err(match early {
-                    Err(cause) => self.not_sent(session, upload, blob, &cause).await,
-                    Ok(()) => self.answered_early(blob),
+                    Err(cause) => self.not_finished(blob, &cause),
+                    Ok(()) => self.answered_early(blob).into(),
                 });
             }
         };
@@ -306,27 +393,26 @@ impl Way {
             Ok(true) => match finish.await {
                 Ok(()) => {
                     moved.keep();
-                    Ok(How::Copied)
+                    Ok(())
                 }
-                Err(cause) => Err(self.not_sent(session, upload, blob, &cause).await),
+                Err(cause) => Err(self.not_finished(blob, &cause)),
             },
             // The upload has dropped its body: it has an answer, or an error.
             Ok(false) => Err(match finish.await {
-                Err(cause) => self.not_sent(session, upload, blob, &cause).await,
-                Ok(()) => self.answered_early(blob),
+                Err(cause) => self.not_finished(blob, &cause),
+                Ok(()) => self.answered_early(blob).into(),
             }),
             Err(broken) => {
                 let ended = tokio::time::timeout(BREAK_OFF_LIMIT, &mut finish).await;
                 tracing::debug!(digest = %blob.digest, ended = ended.is_ok(), "upload broken off");
-                session.cancel_upload(upload).await;
-                Err(self.broken(blob, broken))
+                Err(Unsent { told: true, ..self.broken(blob, broken).into() })
             }
         }
     }
 
     /// What it means that the content broke off. That it is too short is found out only after it was announced in full, or
     /// not at all: a connection that broke without a word looks the same.
-    fn broken(&self, blob: &Blob, broken: Broken) -> Trouble {
+    pub(super) fn broken(&self, blob: &Blob, broken: Broken) -> Trouble {
         match broken {
             Broken::Source(error) => error.into(),
             Broken::Content(why @ ContentError::TooShort { .. }) => {
@@ -338,7 +424,7 @@ impl Way {
         }
     }
 
-    fn answered_early(&self, blob: &Blob) -> Trouble {
+    pub(super) fn answered_early(&self, blob: &Blob) -> Trouble {
         let (digest, destination) = (&blob.digest, self.destination.name());
         let message =
             format!("copying blob {digest} to {destination}: the registry took it for complete before it was");
@@ -353,25 +439,24 @@ impl Way {
         Error::new(Stage::Transfer, Class::Corrupt, message)
     }
 
-    /// What a failed upload means. Whoever answered may still keep what it got and is told to forget it; whoever did not
-    /// answer is not waited for a second time.
-    async fn not_sent(
-        &self,
-        session: &Session,
-        upload: Upload,
-        blob: &Blob,
-        cause: &crate::registry::Error,
-    ) -> Trouble {
+    /// What a failed upload means.
+    pub(super) fn not_finished(&self, blob: &Blob, cause: &crate::registry::Error) -> Unsent {
         let lost = upload_was_lost(cause);
-        if cause.status().is_some() && !lost {
-            session.cancel_upload(upload).await;
-        }
         let error = self.failed(blob, cause);
         let again = lost || (matches!(error.class, Class::Retry { .. }) && !cause.is_exhausted());
-        Trouble::Other { error, again }
+        Unsent { trouble: Trouble::Other { error, again }, lost, told: cause.status().is_some() && !lost }
     }
 
-    fn not_begun(&self, blob: &Blob, cause: &crate::registry::Error) -> Trouble {
+    /// Whoever answered may still keep what it got and is told to forget it; whoever did not answer is not waited for a second
+    /// time.
+    async fn forgotten(&self, session: &Session, upload: Upload, unsent: Unsent) -> Trouble {
+        if unsent.told {
+            session.cancel_upload(upload).await;
+        }
+        unsent.trouble
+    }
+
+    pub(super) fn not_begun(&self, blob: &Blob, cause: &crate::registry::Error) -> Trouble {
         Trouble::of(self.failed(blob, cause), cause.is_exhausted())
     }
 
@@ -381,14 +466,19 @@ impl Way {
     }
 }
 
-/// Gives the pieces of `content` to `sender`. True: all of it was right and was given; false: nobody takes it any more.
-async fn pump(
+/// Gives pieces of `content` to `sender`, up to `left` bytes, which must end where a piece does, or to the end. True: all of it
+/// was right and was given; false: nobody takes it any more.
+pub(super) async fn pump(
     content: &mut Checked<BlobContent>,
+    mut left: u64,
     sender: mpsc::Sender<Bytes>,
     moved: &mut Moved<'_>,
     bandwidth: &Bandwidth,
 ) -> Result<bool, Broken> {
-    while let Some(piece) = content.piece().await? {
+    while left > 0
+        && let Some(piece) = content.piece().await?
+    {
+        left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         bandwidth.pass(piece.len()).await;
         moved.add(&piece);
         if sender.send(piece).await.is_err() {
@@ -406,13 +496,13 @@ mod tests {
     fn progress_of_a_try_that_came_to_nothing_is_taken_back() {
         let progress = ProgressCounter::default();
         let piece = Bytes::from_static(b"abc");
-        let mut lost = Moved { progress: &progress, bytes: 0 };
+        let mut lost = Moved::new(&progress);
         lost.add(&piece);
         lost.add(&piece);
         assert_eq!(progress.read().bytes_done, 6);
         drop(lost);
         assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (0, 6));
-        let mut kept = Moved { progress: &progress, bytes: 0 };
+        let mut kept = Moved::new(&progress);
         kept.add(&piece);
         kept.keep();
         assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (3, 9));

@@ -43,12 +43,37 @@ pub(super) struct Checked<C> {
     verifier: Option<Verifier>,
     chunk: Bytes,
     held: Option<Bytes>,
+    size: u64,
+    /// No piece goes beyond this byte.
+    border: u64,
+    /// The check as it was there.
+    mark: Option<Vec<u8>>,
 }
 
 impl<C: Chunks> Checked<C> {
     pub fn new(chunks: C, digest: &Digest, size: u64) -> Self {
-        let verifier = Some(Verifier::new(digest.clone(), Some(size)));
-        Self { chunks, verifier, chunk: Bytes::new(), held: None }
+        Self::going_on(chunks, Verifier::new(digest.clone(), Some(size)), size)
+    }
+
+    /// Content of `size` bytes in all whose first ones `verifier` has taken already; `chunks` gives the rest.
+    pub fn going_on(chunks: C, verifier: Verifier, size: u64) -> Self {
+        Self { chunks, verifier: Some(verifier), chunk: Bytes::new(), held: None, size, border: u64::MAX, mark: None }
+    }
+
+    /// Bytes that were read and checked.
+    pub fn seen(&self) -> u64 {
+        self.verifier.as_ref().map_or(self.size, Verifier::seen)
+    }
+
+    /// From here on no piece goes beyond byte `border`, and the check can be saved there.
+    pub fn stop_at(&mut self, border: u64) {
+        self.border = border;
+        self.mark = None;
+    }
+
+    /// The check as it was at the border. None before that was reached.
+    pub fn mark(&mut self) -> Option<Vec<u8>> {
+        self.mark.take()
     }
 
     /// The next piece, never empty and at most [`PIECE_BYTES`]. The last one is given only after digest and size of the
@@ -64,6 +89,10 @@ impl<C: Chunks> Checked<C> {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         while let Some(verifier) = &mut self.verifier {
+            // The last piece before the border: what follows it in the content is held back, this need not be.
+            if verifier.seen() == self.border && self.border < self.size && self.held.is_some() {
+                break;
+            }
             if self.chunk.is_empty() {
                 match self.chunks.chunk().await.map_err(Broken::Source)? {
                     Some(chunk) => self.chunk = chunk,
@@ -75,8 +104,13 @@ impl<C: Chunks> Checked<C> {
                 }
                 continue;
             }
-            let piece = self.chunk.split_to(self.chunk.len().min(PIECE_BYTES));
+            let left = self.border.checked_sub(verifier.seen()).filter(|left| *left > 0);
+            let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+            let piece = self.chunk.split_to(self.chunk.len().min(PIECE_BYTES).min(left));
             verifier.update(&piece).map_err(Broken::Content)?;
+            if verifier.seen() == self.border {
+                self.mark = Some(verifier.save());
+            }
             if let Some(before) = self.held.replace(piece) {
                 return Ok(Some(before));
             }
@@ -184,6 +218,33 @@ mod tests {
         assert!(end.is_ok());
         let (out, end) = drain(checked(Script::of(&[]), b"")).await;
         assert!(out.is_empty() && end.is_ok(), "empty content is content");
+    }
+
+    #[tokio::test]
+    async fn at_a_border_all_before_it_comes_and_the_check_can_be_saved() {
+        let text = b"onetwothree".as_slice();
+        let digest = Digest::of(Algorithm::Sha256, text);
+        for border in 1..text.len() {
+            let mut content = checked(Script::of(&[b"one", b"two", b"three"]), text);
+            content.stop_at(u64::try_from(border).unwrap());
+            let mut out = Vec::new();
+            while out.len() < border {
+                out.extend_from_slice(&content.piece().await.unwrap().unwrap());
+            }
+            assert_eq!(out, text[..border]);
+            let saved = content.mark().unwrap();
+            // The rest in another process.
+            let rest = Verifier::restore(digest.clone(), Some(11), &saved).unwrap();
+            let again = Checked::going_on(Script::of(&[&text[border..]]), rest, 11);
+            let (more, end) = drain(again).await;
+            assert!(end.is_ok());
+            assert_eq!([out.clone(), more].concat(), text);
+            // And here, as if nothing had been.
+            content.stop_at(u64::MAX);
+            let (more, end) = drain(content).await;
+            assert!(end.is_ok());
+            assert_eq!([out, more].concat(), text);
+        }
     }
 
     #[tokio::test]

@@ -285,7 +285,7 @@ impl Destination {
             }
             Place::Layout { reference, .. } => ("oci".to_owned(), reference.dir.display().to_string()),
         };
-        Transfer { registry, repository, digest: blob.digest.to_string(), bytes: blob.size, how }
+        Transfer { registry, repository, digest: blob.digest.to_string(), bytes: blob.size, resumed: 0, how }
     }
 
     fn failed(&self, stage: Stage, doing: &str, cause: &dyn super::error::Cause) -> Error {

@@ -50,6 +50,11 @@ impl BlobContent {
         Self { what, body, more, offset: 0, breaks: 0, broke_at: 0 }
     }
 
+    /// The rest of a blob from byte `offset` on.
+    pub fn going_on(what: String, body: Body, more: More, offset: u64) -> Self {
+        Self { what, body, more: Some(more), offset, breaks: 0, broke_at: offset }
+    }
+
     /// How many bytes the source says it has.
     pub fn length(&self) -> Option<u64> {
         match &self.body {

@@ -18,10 +18,12 @@ mod content;
 mod destination;
 mod download;
 mod error;
+mod ledger;
 mod mounting;
 mod plan;
 mod publish;
 mod resolve;
+mod resume;
 mod select;
 mod source;
 mod survey;
@@ -30,6 +32,7 @@ mod transfer;
 mod turns;
 
 pub use error::Error;
+pub use ledger::{Ledger, Seen, UploadTurn, Uploaded};
 pub use publish::Staged;
 
 use crate::clock::Clock;
@@ -142,7 +145,13 @@ impl Engine {
     /// # Errors
     /// The step that failed, and the class its door gave. Corrupt: the source gave content with a wrong digest twice, and
     /// none of it was committed. Refused at survey: the destination has or demands another digest and may not have this.
-    pub async fn stage(&self, wanted: &Parsed, temp: &TempFiles, attempt: &Arc<Attempt>) -> Result<Staged, Error> {
+    pub async fn stage(
+        &self,
+        wanted: &Parsed,
+        temp: &TempFiles,
+        ledger: &Arc<dyn Ledger>,
+        attempt: &Arc<Attempt>,
+    ) -> Result<Staged, Error> {
         let selection = Selection::of(&wanted.options)?;
         let (source, destination) = self.ends(wanted, &attempt.requests).await?;
         let mut destination = destination.for_push();
@@ -195,6 +204,7 @@ impl Engine {
             turns: self.turns.clone(),
             bandwidth: self.bandwidth.clone(),
             asking: Arc::new(asking),
+            ledger: ledger.clone(),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;
         let root = Root { manifest: root, sparse, rewritten_from };

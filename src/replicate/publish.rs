@@ -87,7 +87,11 @@ pub(super) async fn publish(staged: Staged, attempt: &Attempt) -> Result<Report,
             }
             How::Mounted => report.blobs_mounted += 1,
             How::Present => report.blobs_present += 1,
-            How::Resumed => report.blobs_resumed += 1,
+            How::Resumed => {
+                report.blobs_resumed += 1;
+                report.bytes_copied += transfer.bytes.saturating_sub(transfer.resumed);
+                report.bytes_resumed += transfer.resumed;
+            }
         }
     }
     report.requests = attempt.requests.load(Ordering::Relaxed);
@@ -108,6 +112,7 @@ mod tests {
             repository: "app".to_owned(),
             digest: String::new(),
             bytes,
+            resumed: 0,
             how,
         };
         attempt.transfers.lock().unwrap().extend([

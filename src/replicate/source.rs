@@ -215,6 +215,25 @@ impl Source {
         }
     }
 
+    /// The same from byte `offset` on. None when the source gives no part of a blob, or cannot be asked for one.
+    pub async fn blob_from(
+        &self,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<Option<BlobContent>, (Error, bool)> {
+        let Place::Registry { session, reference } = &self.place else { return Ok(None) };
+        let what = format!("reading a blob of {}", self.name);
+        match session.get_blob_from(&reference.repository, digest, offset, size).await {
+            Ok(body) => Ok(body.map(|body| {
+                let (repository, digest) = (reference.repository.clone(), digest.clone());
+                let more = More { session: session.clone(), repository, digest, size };
+                BlobContent::going_on(what, Body::Registry(body), more, offset)
+            })),
+            Err(cause) => Err((Error::because(Stage::Transfer, &what, &cause), cause.is_exhausted())),
+        }
+    }
+
     /// Reads a manifest, once more when the bytes are wrong. The inner error: right bytes that are no manifest.
     async fn read(
         &self,

@@ -12,6 +12,7 @@ mod copy;
 mod crash;
 mod error;
 mod lease;
+mod ledger;
 mod look;
 mod postgres;
 mod rows;
@@ -22,6 +23,7 @@ mod url;
 
 pub use error::Error;
 pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Settled, Unsettled, Work, WorkerRow};
+pub use ledger::{BlobPlace, BlobSeen, UploadState, UploadTurn};
 pub use look::{
     Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Prunable,
     Pruned, Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
@@ -29,7 +31,7 @@ pub use look::{
 pub use standing::{Standing, Stood};
 pub use url::{DatabaseUrl, PostgresUrl};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::job::{Enqueued, Job, JobId, NewJob, State, Transfer};
 use std::time::Duration;
 use uuid::Uuid;
@@ -264,6 +266,67 @@ impl Store {
     /// [`Error::Backend`].
     pub async fn temp_forget(&self, paths: Vec<String>) -> Result<(), Error> {
         on!(self, store => store.temp_forget(paths).await)
+    }
+
+    /// Takes the turn at bringing a blob to a repository: the caller's when no other attempt that runs has it. What an attempt
+    /// that is over had noted of it comes along.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn upload_take(&self, blob: BlobPlace, fence: Fence) -> Result<UploadTurn, Error> {
+        on!(self, store => store.upload_take(blob, fence).await)
+    }
+
+    /// Notes how far an upload has come. False when the turn is not the caller's any more, and nothing
+    /// was noted.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn upload_note(&self, blob: BlobPlace, fence: Fence, state: UploadState) -> Result<bool, Error> {
+        on!(self, store => store.upload_note(blob, fence, state).await)
+    }
+
+    /// Ends the caller's turn and forgets what was noted. Another's turn is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn upload_end(&self, blob: BlobPlace, fence: Fence) -> Result<(), Error> {
+        on!(self, store => store.upload_end(blob, fence).await)
+    }
+
+    /// Where blobs were seen when attempts ended: in this repository, and in one other of the registry.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn blobs_seen(
+        &self,
+        registry: &str,
+        repository: &str,
+        digests: &[String],
+    ) -> Result<Vec<BlobSeen>, Error> {
+        on!(self, store => store.blobs_seen(registry, repository, digests).await)
+    }
+
+    /// Forgets that blobs were seen in a repository.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn blobs_lost(&self, registry: &str, repository: &str, digests: &[String]) -> Result<(), Error> {
+        on!(self, store => store.blobs_lost(registry, repository, digests).await)
+    }
+
+    /// Forgets uploads that nobody went on with, and blobs that were first seen, before these times; at most `limit` of each.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn ledger_trim(
+        &self,
+        uploads_before: UnixMillis,
+        blobs_before: UnixMillis,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        on!(self, store => store.ledger_trim(uploads_before, blobs_before, limit).await)
     }
 
     /// Registered temporary files of a worker.

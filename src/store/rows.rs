@@ -1,10 +1,23 @@
 //! Rows to values. A row that this program cannot read is an error that names the column, never a guess.
 
-use super::{Error, JobEvent, WorkerRow};
+use super::{BlobSeen, Error, JobEvent, UploadState, WorkerRow};
 use crate::clock::UnixMillis;
 use crate::job::replay::{Entry, Facts};
 use crate::job::{Failure, Job, Kind, Progress};
 use sqlx::Row;
+
+/// How far an upload has come; None when nobody has noted anything yet.
+pub(super) fn upload(row: &impl Columns) -> Result<Option<UploadState>, Error> {
+    let (location, midstate) = (row.bytes_option("location")?, row.bytes_option("midstate")?);
+    let committed = row.count("committed")?;
+    Ok(location.zip(midstate).map(|(location, midstate)| UploadState { location, committed, midstate }))
+}
+
+/// Where a blob was seen.
+pub(super) fn blob_seen(row: &impl Columns) -> Result<BlobSeen, Error> {
+    let here = row.text_option("here")?.is_some();
+    Ok(BlobSeen { digest: row.text("digest")?, here, elsewhere: row.text_option("elsewhere")? })
+}
 
 /// A row of either database. Columns are integers and texts, by name.
 pub(super) trait Columns {

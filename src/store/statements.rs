@@ -478,6 +478,43 @@ statements! {
     /// Workers that left temporary files but no row.
     TEMP_WORKERS = "SELECT DISTINCT worker FROM temp_files";
 
+    /// An attempt takes its turn at a blob, if nobody else's runs. ?1 registry, ?2 repository, ?3 digest, ?4 job, ?5 epoch,
+    /// ?6 now.
+    UPLOAD_TAKE = "INSERT INTO uploads (registry, repository, digest, job_id, lease_epoch, updated_at) \
+        SELECT ?1, ?2, ?3, id, lease_epoch, ?6 FROM jobs WHERE id = ?4 AND lease_epoch = ?5 AND state = 'running' \
+        ON CONFLICT (registry, repository, digest) DO UPDATE SET job_id = excluded.job_id, \
+            lease_epoch = excluded.lease_epoch, updated_at = excluded.updated_at \
+        WHERE (uploads.job_id = excluded.job_id AND uploads.lease_epoch = excluded.lease_epoch) OR NOT EXISTS ( \
+            SELECT 1 FROM jobs WHERE id = uploads.job_id AND lease_epoch = uploads.lease_epoch AND state = 'running') \
+        RETURNING location, committed, midstate";
+
+    /// How far it has come. ?1 registry, ?2 repository, ?3 digest, ?4 job, ?5 epoch, ?6 location, ?7 committed, ?8 midstate,
+    /// ?9 now.
+    UPLOAD_NOTE = "UPDATE uploads SET location = ?6, committed = ?7, midstate = ?8, updated_at = ?9 \
+        WHERE registry = ?1 AND repository = ?2 AND digest = ?3 AND job_id = ?4 AND lease_epoch = ?5 \
+        AND EXISTS (SELECT 1 FROM jobs WHERE id = ?4 AND lease_epoch = ?5 AND state = 'running')";
+
+    /// It is over. ?1 registry, ?2 repository, ?3 digest, ?4 job, ?5 epoch.
+    UPLOAD_END = "DELETE FROM uploads WHERE registry = ?1 AND repository = ?2 AND digest = ?3 AND job_id = ?4 \
+        AND lease_epoch = ?5";
+
+    /// Where blobs were seen. ?1 registry, ?2 repository, ?3 JSON array of digests.
+    BLOBS_SEEN = "SELECT w.value || '' AS digest, (SELECT b.repository FROM blobs AS b WHERE b.registry = ?1 \
+            AND b.digest = w.value AND b.repository = ?2) AS here, (SELECT b.repository FROM blobs AS b \
+            WHERE b.registry = ?1 AND b.digest = w.value AND b.repository <> ?2 LIMIT 1) AS elsewhere \
+        FROM json_each(?3) AS w";
+
+    /// Blobs that are not where they were seen. ?1 registry, ?2 repository, ?3 JSON array of digests.
+    BLOBS_LOST = "DELETE FROM blobs WHERE registry = ?1 AND repository = ?2 AND digest IN (SELECT value FROM json_each(?3))";
+
+    /// Uploads that nobody has gone on with. ?1 before, ?2 limit.
+    UPLOADS_TRIM = "DELETE FROM uploads WHERE (registry, repository, digest) IN (SELECT registry, repository, digest \
+        FROM uploads WHERE updated_at < ?1 LIMIT ?2)";
+
+    /// Blobs that were seen long ago. ?1 before, ?2 limit.
+    BLOBS_TRIM = "DELETE FROM blobs WHERE (registry, digest, repository) IN (SELECT registry, digest, repository \
+        FROM blobs WHERE seen_at < ?1 LIMIT ?2)";
+
     /// A page of jobs, as their history must explain them. ?1 above this id, ?2 limit.
     CHECK_JOBS = "SELECT id, state, generation, attempt, lease_epoch, worker FROM jobs WHERE id > ?1 ORDER BY id LIMIT ?2";
 

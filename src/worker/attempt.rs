@@ -1,11 +1,12 @@
 //! One attempt of one job, from claim to settle, top to bottom.
 
 use super::lease::{Ended, Lease, work};
+use super::ledger::AttemptLedger;
 use super::{Parts, places::Place, presence::Presence};
 use crate::clock::{BootTime, UnixMillis};
 use crate::job::retry::{Decision, decide};
 use crate::job::{Class, Failure, Job, JobId, Parsed, Report, Stage, State, parse_row};
-use crate::replicate::{self, Attempt};
+use crate::replicate::{self, Attempt, Ledger};
 use crate::store::{
     Claim, Confirmed, DestinationMoved, Fence, LatePublication, Outcome, Remark, Settled, Store, Unsettled,
 };
@@ -77,10 +78,12 @@ pub async fn run(
         let fence = claim.fence();
         let register = Arc::new(Registrar { store: parts.store.clone(), worker: presence.id, fence });
         let temp = TempFiles::new(presence.temp_folder(), presence.id, register);
+        let ledger = AttemptLedger { store: parts.store.clone(), fence, seal: presence.seal.clone() };
+        let ledger: Arc<dyn Ledger> = Arc::new(ledger);
         let lease = Lease::new(&parts.store, &parts.clock, &parts.settings, &attempt, fence, claimed);
         tracing::info!(source = %claim.job.source, destination = %claim.job.destination, "claimed");
         let verdict = {
-            let work = AssertUnwindSafe(replicate(parts, &claim, &lease, &temp, &attempt)).catch_unwind();
+            let work = AssertUnwindSafe(replicate(parts, &claim, &lease, &temp, &ledger, &attempt)).catch_unwind();
             tokio::select! {
                 verdict = work => verdict.unwrap_or_else(|panic| Verdict::Panicked(panic_text(panic.as_ref()))),
                 ended = lease.keep(&controls.cancel) => match ended {
@@ -114,6 +117,7 @@ async fn replicate(
     claim: &Claim,
     lease: &Lease<'_>,
     temp: &TempFiles,
+    ledger: &Arc<dyn Ledger>,
     attempt: &Arc<Attempt>,
 ) -> Verdict {
     let wanted = match wanted(&claim.job, &claim.dest_key) {
@@ -122,7 +126,7 @@ async fn replicate(
             return Verdict::Failed(replicate::Error { stage: Stage::Intake, class: Class::Refused, message });
         }
     };
-    let staged = match parts.engine.stage(&wanted, temp, attempt).await {
+    let staged = match parts.engine.stage(&wanted, temp, ledger, attempt).await {
         Ok(staged) => staged,
         Err(error) => return Verdict::Failed(error),
     };

@@ -8,8 +8,10 @@
 pub mod attempt;
 pub mod descriptors;
 pub mod lease;
+mod ledger;
 pub mod places;
 pub mod presence;
+mod seal;
 mod settings;
 
 use crate::clock::{BootTime, Clock};

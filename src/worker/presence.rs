@@ -5,6 +5,7 @@
 //! row says on which machine, in which boot and in which folder it lives.
 
 use super::Settings;
+use super::seal::Seal;
 use crate::clock::{Clock, UnixMillis};
 use crate::store::{Error, Store, WorkerRow};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -12,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -178,6 +180,7 @@ pub struct Presence {
     lease_ttl: Duration,
     queue: Option<String>,
     concurrency: usize,
+    pub(super) seal: Arc<Seal>,
     // Held for its lock.
     _lock: File,
 }
@@ -205,6 +208,7 @@ impl Presence {
             lease_ttl: settings.lease_ttl,
             queue: settings.queue.clone(),
             concurrency,
+            seal: Arc::new(Seal::new(state_dir)),
             _lock: lock,
         };
         store.worker_start(presence.row(clock)).await?;

@@ -17,6 +17,7 @@ mod connect;
 mod import;
 mod keep;
 mod lane;
+mod ledger;
 mod listen;
 mod migrate;
 mod operate;

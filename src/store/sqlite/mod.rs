@@ -14,6 +14,7 @@ mod enqueue;
 mod export;
 mod keep;
 mod lanes;
+mod ledger;
 mod log;
 mod migrate;
 mod operate;

@@ -16,6 +16,7 @@ mod platforms;
 mod redirects;
 mod refusals;
 mod requests;
+mod resume;
 mod secrets;
 mod shapes;
 mod tls;

@@ -170,6 +170,7 @@ fn transfer(digest: &str) -> Transfer {
         repository: "x".to_owned(),
         digest: digest.to_owned(),
         bytes: 42,
+        resumed: 0,
         how: How::Copied,
     }
 }

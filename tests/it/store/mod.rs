@@ -14,6 +14,7 @@ mod sqlite {
     mod claims;
     mod enqueue;
     mod files;
+    mod ledger;
     mod limits;
     mod model;
     mod operators;
@@ -36,6 +37,7 @@ mod postgres {
     mod checks;
     mod claims;
     mod enqueue;
+    mod ledger;
     mod limits;
     mod model;
     mod operators;

@@ -411,6 +411,7 @@ async fn audit_views_tell_the_story() {
         repository: "app".to_owned(),
         digest: "sha256:00".to_owned(),
         bytes: 42,
+        resumed: 0,
         how,
     };
     let report = Report { digest: "sha256:aa".to_owned(), bytes_copied: 42, blobs_copied: 1, ..Report::default() };

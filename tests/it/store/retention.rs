@@ -21,6 +21,7 @@ async fn settle(bench: &Bench, claim: Claim, outcome: &Outcome) {
         repository: "app".to_owned(),
         digest: "sha256:00".to_owned(),
         bytes: 42,
+        resumed: 0,
         how: How::Copied,
     };
     bench.store.settle(claim, outcome, Work::default(), &[transfer]).await.unwrap();

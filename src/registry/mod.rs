@@ -1,4 +1,4 @@
-//! HTTP to registries: the request loop, authentication, blobs, manifests, tags.
+//! HTTP to registries: the request loop, authentication, blobs, manifests, tags, referrers.
 //!
 //! A [`Client`] is shared by all jobs of a process: it owns the connection pools, the tokens, the credentials, and what is
 //! known of each registry. A [`Session`] is the view of one job and side on it: it counts requests, and may switch off TLS
@@ -26,6 +26,7 @@ mod link;
 mod manifests;
 mod network;
 mod redirects;
+mod referrers;
 mod retries;
 mod scheme;
 mod scopes;
@@ -42,6 +43,7 @@ pub use blobs::BlobBody;
 pub use content::UploadBody;
 pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};
+pub use referrers::Versioned;
 pub use settings::{CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, Settings, TRIES};
 pub use tags::TagCursor;
 pub use upload::{Upload, UploadStart};

@@ -63,7 +63,9 @@ fn completed(output: &mut Output, job: &Job, report: &Report) -> Result {
     if report.verified {
         let found = match report.healed {
             0 => "everything below is there".to_owned(),
-            healed => format!("{} missing below it, brought", count(usize::try_from(healed).unwrap_or(usize::MAX), "part")),
+            healed => {
+                format!("{} missing below it, brought", count(usize::try_from(healed).unwrap_or(usize::MAX), "part"))
+            }
         };
         pairs.push(("verified", found));
     }

@@ -73,7 +73,8 @@ fn is_media_type(text: &str) -> bool {
     let is_word = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
     };
-    text.len() <= MEDIA_TYPE_LIMIT_BYTES && text.split_once('/').is_some_and(|(kind, rest)| is_word(kind) && is_word(rest))
+    text.len() <= MEDIA_TYPE_LIMIT_BYTES
+        && text.split_once('/').is_some_and(|(kind, rest)| is_word(kind) && is_word(rest))
 }
 
 impl CopyOptions {

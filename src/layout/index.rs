@@ -355,7 +355,11 @@ mod tests {
         let signed = ["", ".sig"].iter().fold(one.clone(), |document, ending| {
             with(&document, &entry("s", Some(&format!("sha256-{hex}{ending}")))).unwrap()
         });
-        assert_eq!(Index::parse(signed.as_bytes()).unwrap().only(), Ok(Some(entry("a", Some("x")))), "and its signature");
+        assert_eq!(
+            Index::parse(signed.as_bytes()).unwrap().only(),
+            Ok(Some(entry("a", Some("x")))),
+            "and its signature"
+        );
         let many = (0..30).fold("{}".to_owned(), |document, number| {
             with(&document, &entry(&number.to_string(), Some(&format!("tag{number}")))).unwrap()
         });

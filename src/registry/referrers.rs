@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_broken_list_is_told_from_no_list() {
-        let entry = format!(r#"{{"mediaType":"a/b","digest":"sha256:{}","size":2,"artifactType":"c/d"}}"#, "a".repeat(64));
+        let entry =
+            format!(r#"{{"mediaType":"a/b","digest":"sha256:{}","size":2,"artifactType":"c/d"}}"#, "a".repeat(64));
         let read = |content_type: &str, text: &str| {
             let bytes = Bytes::copy_from_slice(text.as_bytes());
             read_entries(content_type, bytes).map(|found| found.map(|entries| entries.len()))
@@ -179,7 +180,10 @@ mod tests {
         let list = format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
         for content_type in [OCI_INDEX, "application/json; charset=utf-8", "text/plain", ""] {
             assert_eq!(read(content_type, &list), Ok(Some(1)), "{content_type}");
-            assert!(read(content_type, r#"{"manifests":[{"digest":"sha256:00","size":1}]}"#).is_err(), "{content_type}");
+            assert!(
+                read(content_type, r#"{"manifests":[{"digest":"sha256:00","size":1}]}"#).is_err(),
+                "{content_type}"
+            );
         }
         assert_eq!(read(OCI_INDEX, r#"{"schemaVersion":2,"manifests":null}"#), Ok(Some(0)));
         for text in ["<html>no such page</html>", r#"{"errors":[]}"#, "", "[]"] {

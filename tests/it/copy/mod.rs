@@ -14,12 +14,14 @@ mod memory;
 mod options;
 mod platforms;
 mod redirects;
+mod referrers;
 mod refusals;
 mod requests;
 mod secrets;
 mod shapes;
 mod tls;
 mod upload_once;
+mod verify;
 
 use crate::support::binary::{Binary, Output};
 use crate::support::fake::Fake;

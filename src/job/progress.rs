@@ -156,7 +156,7 @@ pub struct Report {
     /// The digest of the source's index, of which a smaller one was made for the platforms that were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewritten_from: Option<String>,
-    /// Manifests and indexes written, the tagged one included.
+    /// Manifests and indexes written, the tagged one and those of referrers included, without lists of referrers.
     pub manifests_pushed: u64,
     /// Blobs whose bytes were sent.
     pub blobs_copied: u64,

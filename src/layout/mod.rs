@@ -217,7 +217,11 @@ impl Layout {
         let located = |why: String| Error::refused(format!("{why} in {}", self.shown()));
         let lock = self.lock().await?;
         let current = match self.index().await?.by_name(name).map_err(located)? {
-            Some(entry) => Some(self.manifest(&entry.digest, limit).await?),
+            // An entry whose file is lost says nothing that could be kept.
+            Some(entry) => match self.manifest(&entry.digest, limit).await {
+                Err(error) if error.class() == crate::job::Class::Absent => None,
+                read => Some(read?),
+            },
             None => None,
         };
         let Some(manifest) = change(current).map_err(located)? else { return Ok(()) };

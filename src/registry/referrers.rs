@@ -15,6 +15,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 /// Most pages of one list: some thousand referrers at the shortest pages known. More is a registry that goes in circles.
 const PAGES_LIMIT: usize = 100;
+/// Most bytes of all pages of one list together, of which little is kept.
+const LIST_BYTES_LIMIT: usize = 32 * 1024 * 1024;
 /// The header by which a registry says that it keeps the list of the subject's referrers itself.
 const OCI_SUBJECT: &str = "oci-subject";
 /// What a registry says of a repository that it does not know: nothing about its API.
@@ -49,7 +51,7 @@ impl Session {
             let query: String = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
             path.push_str(&format!("?artifactType={query}"));
         }
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0_usize);
         for page in 0..PAGES_LIMIT {
             let answer = self.page_of_referrers(repository, &what, path).await?;
             let broken = |why: String| Error::refused(format!("{what}: the answer is a broken list: {why}"));
@@ -63,6 +65,10 @@ impl Session {
                     }
                     _ => Err(error),
                 };
+            }
+            bytes = bytes.saturating_add(answer.bytes.len());
+            if bytes > LIST_BYTES_LIMIT {
+                return Err(broken(format!("it has more than {LIST_BYTES_LIMIT} bytes")));
             }
             match entries(&answer) {
                 Ok(Some(entries)) => found.extend(entries),
@@ -133,13 +139,18 @@ impl Session {
         }
     }
 
-    /// Puts a manifest that has a subject. True: the registry keeps the list of the subject's referrers itself.
+    /// Puts a manifest that has a subject, by its digest or under a tag. True: the registry keeps the list of the subject's referrers itself.
     ///
     /// # Errors
     /// As for [`put_manifest`](Self::put_manifest).
-    pub async fn put_referrer(&self, repository: &Repository, manifest: &Manifest) -> Result<bool, Error> {
-        let (bytes, selector) = (manifest.bytes.clone(), Selector::Digest(manifest.digest.clone()));
-        let headers = self.put(repository, &selector, &manifest.media_type, bytes, HeaderMap::new()).await?;
+    pub async fn put_referrer(
+        &self,
+        repository: &Repository,
+        selector: &Selector,
+        manifest: &Manifest,
+    ) -> Result<bool, Error> {
+        let bytes = manifest.bytes.clone();
+        let headers = self.put(repository, selector, &manifest.media_type, bytes, HeaderMap::new()).await?;
         Ok(headers.contains_key(OCI_SUBJECT))
     }
 }

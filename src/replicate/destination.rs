@@ -5,7 +5,7 @@
 
 use super::Error;
 use super::plan::{Blob, Current};
-use super::referrers::End;
+use super::referrers::{End, Unlisted, subject};
 use crate::job::{Class, How, Stage, Transfer};
 use crate::layout::{Entry, Layout};
 use crate::oci::{
@@ -24,6 +24,8 @@ const MISSED_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from
 pub(super) struct Destination {
     name: Arc<str>,
     pub place: Place,
+    /// What was put here and refers to something, while nobody has said so yet.
+    pub unlisted: Unlisted,
 }
 
 #[derive(Clone)]
@@ -59,7 +61,7 @@ impl Destination {
                 Place::Layout { reference: reference.clone(), layout }
             }
         };
-        Ok(Self { name, place })
+        Ok(Self { name, place, unlisted: Unlisted::default() })
     }
 
     /// This destination, about to be written to: a registry is asked from the start for what writing needs.
@@ -229,7 +231,7 @@ impl Destination {
             Place::Registry { session, reference } => {
                 let selector = Selector::Digest(manifest.digest.clone());
                 let put = put_again(manifest, || put_at(session, reference, &selector, manifest)).await;
-                put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))
+                self.note(manifest, put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))?)
             }
             Place::Layout { layout, .. } => {
                 let doing = "writing a manifest to";
@@ -261,14 +263,15 @@ impl Destination {
             Place::Registry { session, reference } => {
                 let selector = target(reference);
                 let put = put_again(root, || put_at(session, reference, &selector, root)).await;
-                put.map_err(|cause| {
+                let is_listed = put.map_err(|cause| {
                     let error = self.not_put(Stage::Publish, root, &cause);
                     if sparse && (misses_content(&cause) || error.class == Class::Refused) {
                         not_sparse(error)
                     } else {
                         error
                     }
-                })
+                })?;
+                self.note(root, is_listed)
             }
             Place::Layout { reference, layout } => {
                 let entry = Entry {
@@ -281,6 +284,16 @@ impl Destination {
                 published.map_err(|cause| self.failed(Stage::Publish, "writing the index of", &cause))
             }
         }
+    }
+
+    /// A manifest was put; whether the destination lists it, if it has to be listed.
+    fn note(&self, manifest: &Manifest, is_listed: Option<bool>) -> Result<(), Error> {
+        match is_listed {
+            Some(true) => self.unlisted.saw_kept(),
+            Some(false) => self.unlisted.note(manifest)?,
+            None => {}
+        }
+        Ok(())
     }
 
     pub(super) fn not_put(&self, stage: Stage, manifest: &Manifest, cause: &registry::Error) -> Error {
@@ -359,13 +372,18 @@ where
     }
 }
 
-fn put_at(
+/// Puts a manifest. For one that refers to another: whether the registry keeps a list of that.
+async fn put_at(
     session: &Session,
     reference: &Reference,
     selector: &Selector,
     manifest: &Manifest,
-) -> impl Future<Output = Result<(), registry::Error>> {
-    session.put_manifest(&reference.repository, selector, &manifest.media_type, manifest.bytes.clone())
+) -> Result<Option<bool>, registry::Error> {
+    let repository = &reference.repository;
+    if subject(manifest).is_some() {
+        return session.put_referrer(repository, selector, manifest).await.map(Some);
+    }
+    session.put_manifest(repository, selector, &manifest.media_type, manifest.bytes.clone()).await.map(|()| None)
 }
 
 /// Every manifest that registries take today says `"schemaVersion": 2`.

@@ -9,6 +9,7 @@ use super::{Engine, Error};
 use crate::job::{CopyOptions, Parsed};
 use crate::oci::{Digest, Manifest};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What the referrers of a root refer to. A root that was made smaller is new: nobody has signed it.
 pub(super) fn subjects_of(picked: &Picked) -> Vec<Digest> {
@@ -62,9 +63,11 @@ impl Engine {
 
     /// Brings what was found and is not there.
     pub(super) async fn bring(&self, wanted: &Parsed, way: &Way, found: Found) -> Result<Followed, Error> {
-        let Some(which) = wanted_of(wanted, &way.source, &way.destination) else { return Ok(Followed::default()) };
+        let Some(which) = wanted_of(wanted, &way.source, &way.destination) else {
+            return Ok(Followed::new(way, &self.memory));
+        };
         let comparison = self.comparison(&wanted.options, &way.source, &way.destination);
-        Bringing { way: way.clone(), wanted: which, comparison }.bring(found).await
+        Bringing { way: way.clone(), wanted: which, comparison, held: Arc::default() }.bring(found).await
     }
 
     /// How many referrers of an image are not at the destination. Changes nothing.

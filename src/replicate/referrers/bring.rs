@@ -2,17 +2,21 @@
 
 use super::compare::{Comparison, Mode};
 use super::end::{Named, subject};
-use super::list::{Told, entry};
-use super::publish::{Followed, Writes};
-use super::{End, Found, Referrer, Wanted, way_out};
+use super::list::Told;
+use super::publish::Followed;
+use super::{Found, Referrer, Wanted, way_out};
 use crate::job::{Class, Stage};
-use crate::oci::{Content, Digest, Manifest};
+use crate::oci::{Content, Manifest};
 use crate::replicate::Error;
 use crate::replicate::blob::Way;
-use crate::replicate::destination::{Place, put_again};
 use crate::replicate::plan::plan;
 use crate::replicate::tasks::side_by_side;
 use crate::replicate::{resolve, survey, transfer, verify};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most bytes of manifests that are held until their tags are written.
+const HELD_BYTES_LIMIT: usize = 32 * 1024 * 1024;
 
 /// What all referrers of one copy have in common. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +24,8 @@ pub(in crate::replicate) struct Bringing {
     pub way: Way,
     pub wanted: Wanted,
     pub comparison: Comparison,
+    /// Bytes of manifests that are held until their tags are written.
+    pub held: Arc<AtomicUsize>,
 }
 
 /// A manifest at the destination, with everything below it.
@@ -32,9 +38,12 @@ struct Carried {
 }
 
 /// What became of one referrer or tag.
-enum Brought {
-    Referrer { carried: Carried, subject: Digest, kept: bool },
-    Tag { carried: Carried, tag: String },
+struct Brought {
+    /// Manifests that were put.
+    manifests: u64,
+    healed: u64,
+    /// What is still to be written under a tag.
+    tag: Option<(String, Manifest)>,
 }
 
 impl Bringing {
@@ -59,34 +68,22 @@ impl Bringing {
         let at_once = self.way.limits.blobs_at_once;
         let mut brought = side_by_side(referrers, at_once).await.map_err(way_out)?;
         brought.extend(side_by_side(tags, at_once).await.map_err(way_out)?);
+        if let (true, Some(repository)) = (self.way.destination.unlisted.is_kept(), self.way.destination.repository()) {
+            self.comparison.memory.saw_api(repository.host(), true);
+        }
         Ok(self.followed(brought.into_iter().flatten()))
     }
 
     fn followed(&self, brought: impl Iterator<Item = Brought>) -> Followed {
-        let mut followed = Followed::default();
-        let mut writes = Writes::new(&self.way, &self.comparison.memory);
-        for brought in brought {
+        let mut followed = Followed::new(&self.way, &self.comparison.memory);
+        for Brought { manifests, healed, tag } in brought {
             followed.pushed += 1;
-            match brought {
-                Brought::Referrer { carried, subject, kept } => {
-                    followed.manifests += carried.below + 1;
-                    followed.healed += carried.healed;
-                    if !kept {
-                        writes.lists.entry(subject).or_default().push(entry(&carried.manifest));
-                    }
-                }
-                Brought::Tag { carried, tag } => {
-                    followed.manifests += carried.below;
-                    followed.healed += carried.healed;
-                    writes.tags.push((tag, carried.manifest));
-                }
-            }
+            followed.manifests += manifests;
+            followed.healed += healed;
+            followed.tags.extend(tag);
         }
-        if writes.is_needed() {
-            // In the same order each time, so that the same list is made each time.
-            writes.tags.sort_by(|one, other| one.0.cmp(&other.0));
-            followed.writes = Some(writes);
-        }
+        // In the same order each time.
+        followed.tags.sort_by(|one, other| one.0.cmp(&other.0));
         followed
     }
 
@@ -109,9 +106,14 @@ impl Bringing {
         if !self.takes(&manifest, false) {
             return Ok(None);
         }
-        let Some(carried) = self.carry(manifest, is_listed).await? else { return Ok(None) };
-        let kept = self.put(&carried.manifest).await?;
-        Ok(Some(Brought::Referrer { carried, subject: of, kept }))
+        let Some(Carried { manifest, below, healed }) = self.carry(manifest, is_listed).await? else { return Ok(None) };
+        let destination = &self.way.destination;
+        if destination.is_layout() {
+            destination.unlisted.note(&manifest)?;
+        } else {
+            destination.put(&manifest, &self.way.temp).await?;
+        }
+        Ok(Some(Brought { manifests: below + 1, healed, tag: None }))
     }
 
     /// What a tag of cosign names. None: there is nothing, or the destination has the same.
@@ -136,8 +138,14 @@ impl Bringing {
             );
             return Err(Error::new(Stage::Survey, Class::Refused, message));
         }
-        let carried = self.carry(manifest, is_there).await?;
-        Ok(carried.map(|carried| Brought::Tag { carried, tag }))
+        let Some(Carried { manifest, below, healed }) = self.carry(manifest, is_there).await? else { return Ok(None) };
+        let held = self.held.fetch_add(manifest.bytes.len(), Ordering::Relaxed).saturating_add(manifest.bytes.len());
+        if held > HELD_BYTES_LIMIT {
+            let message =
+                format!("what cosign's tags name has more than {HELD_BYTES_LIMIT} bytes of manifests together");
+            return Err(Error::new(Stage::Transfer, Class::Refused, message));
+        }
+        Ok(Some(Brought { manifests: below, healed, tag: Some((tag, manifest)) }))
     }
 
     /// Cosign says in the layers of what it tags what kind it is.
@@ -167,17 +175,5 @@ impl Bringing {
         };
         let (manifest, below) = transfer::transfer(way, plan(tree, &inventory)).await?;
         Ok(Some(Carried { manifest, below, healed }))
-    }
-
-    /// Puts a referrer. True: the destination keeps the list of what refers to its subject.
-    async fn put(&self, manifest: &Manifest) -> Result<bool, Error> {
-        let Place::Registry { session, .. } = &self.way.destination.place else { return Ok(false) };
-        let Some(End::Registry { repository, .. }) = self.way.destination.end() else { return Ok(false) };
-        let put = put_again(manifest, || session.put_referrer(&repository, manifest)).await;
-        let kept = put.map_err(|cause| self.way.destination.not_put(Stage::Transfer, manifest, &cause))?;
-        if kept {
-            self.comparison.memory.saw_api(repository.host(), true);
-        }
-        Ok(kept)
     }
 }

@@ -180,7 +180,7 @@ impl Question {
 }
 
 /// The manifest that this one refers to.
-pub(super) fn subject(manifest: &Manifest) -> Option<&Descriptor> {
+pub(in crate::replicate) fn subject(manifest: &Manifest) -> Option<&Descriptor> {
     match &manifest.content {
         Content::Image { subject, .. } | Content::Index { subject, .. } => subject.as_ref(),
     }

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!((&both["manifests"][0]["data"], &both["annotations"]["x"]), (&json!("e30="), &json!("y")));
         assert_eq!(both["manifests"][1], other);
         let gone = BTreeSet::from([one["digest"].as_str().unwrap().parse().unwrap()]);
-        let left = merged(Some(both.to_string().as_bytes()), &[other.clone()], &gone).unwrap().unwrap();
+        let left = merged(Some(both.to_string().as_bytes()), std::slice::from_ref(&other), &gone).unwrap().unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&left).unwrap()["manifests"], json!([other]));
         let nulled = merged(Some(br#"{"schemaVersion":2,"manifests":null}"#), &[one], &none);
         assert!(nulled.unwrap().is_some());

@@ -16,12 +16,14 @@ mod end;
 mod list;
 mod memory;
 mod publish;
+mod unlisted;
 
 pub(super) use bring::Bringing;
 pub(super) use compare::{Comparison, Mode};
-pub(super) use end::End;
+pub(super) use end::{End, subject};
 pub(super) use memory::Memory;
 pub(super) use publish::Followed;
+pub(super) use unlisted::Unlisted;
 
 use super::source::Source;
 use super::tasks::side_by_side;
@@ -112,7 +114,9 @@ pub(super) async fn find(
         way_out(Error::new(Stage::Resolve, Class::Refused, message))
     };
     let mut found = Found::default();
-    let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
+    // What is copied anyway is no referrer to bring.
+    let copied: BTreeSet<Digest> = subjects.iter().cloned().collect();
+    let (mut seen, mut pairs) = (copied.clone(), BTreeSet::new());
     let mut next = subjects;
     while !next.is_empty() {
         let is_first = found.levels.is_empty();
@@ -128,18 +132,20 @@ pub(super) async fn find(
         for (subject, listed, tags) in side_by_side(questions, limits.blobs_at_once).await.map_err(way_out)? {
             found.tags.extend(tags);
             for descriptor in listed.into_iter().filter(|listed| wanted.may_take(listed)) {
-                if seen.insert(descriptor.digest.clone()) {
+                // A list may name what refers to something else, which is in another list then: both count until it is read.
+                if !copied.contains(&descriptor.digest) && pairs.insert((subject.clone(), descriptor.digest.clone())) {
                     level.push(Referrer { descriptor, subject: subject.clone() });
                 }
             }
         }
-        if seen.len() > limits.manifests {
+        if pairs.len() > limits.manifests {
             return Err(refused(format!("there are more than {}", limits.manifests)));
         }
         if found.levels.len() == DEPTH && !level.is_empty() {
             return Err(refused(format!("they refer to each other more than {DEPTH} deep")));
         }
-        next = level.iter().map(|referrer| referrer.descriptor.digest.clone()).collect();
+        let digests = level.iter().map(|referrer| referrer.descriptor.digest.clone());
+        next = digests.filter(|digest| seen.insert(digest.clone())).collect();
         found.levels.push(level);
     }
     Ok(found)

@@ -15,7 +15,7 @@ use crate::replicate::{Error, Limits};
 use crate::tempfiles::TempFiles;
 use bytes::Bytes;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,92 +25,82 @@ const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What became of the referrers, and which tags are still to be written.
-#[derive(Default)]
 pub(in crate::replicate) struct Followed {
     /// Referrers and tags that were not at the destination.
     pub pushed: u64,
-    /// Manifests that were put.
+    /// Manifests that were put, without the lists that name them.
     pub manifests: u64,
     /// What was missing below referrers that were there.
     pub healed: u64,
-    pub(super) writes: Option<Writes>,
-}
-
-/// Tags to write.
-pub(super) struct Writes {
+    /// What cosign's tags are to name.
+    pub(super) tags: Vec<(String, Manifest)>,
     destination: Destination,
     temp: TempFiles,
     memory: Memory,
     limits: Arc<Limits>,
-    /// By subject: what its list must say.
-    pub lists: BTreeMap<Digest, Vec<Value>>,
-    pub tags: Vec<(String, Manifest)>,
 }
 
 impl Followed {
-    /// Whether publishing writes anything.
-    pub fn writes(&self) -> bool {
-        self.writes.is_some()
-    }
-
-    /// Writes the tags. Gives how many manifests were put with all that was done before.
-    pub async fn publish(self) -> Result<u64, Error> {
-        let Some(writes) = self.writes else { return Ok(self.manifests) };
-        writes.publish().await.map(|put| self.manifests + put).map_err(way_out)
-    }
-}
-
-impl Writes {
+    /// Nothing was brought yet.
     pub fn new(way: &Way, memory: &Memory) -> Self {
         Self {
+            pushed: 0,
+            manifests: 0,
+            healed: 0,
+            tags: Vec::new(),
             destination: way.destination.clone(),
             temp: way.temp.clone(),
             memory: memory.clone(),
             limits: way.limits.clone(),
-            lists: BTreeMap::new(),
-            tags: Vec::new(),
         }
     }
 
-    pub fn is_needed(&self) -> bool {
-        !self.lists.is_empty() || !self.tags.is_empty()
+    /// Whether publishing writes anything.
+    pub fn writes(&self) -> bool {
+        !self.tags.is_empty() || !self.destination.unlisted.is_empty()
     }
 
-    async fn publish(mut self) -> Result<u64, Error> {
-        let Some(end) = self.destination.end() else { return Ok(0) };
-        let mut put = 0;
-        for (subject, mut entries) in std::mem::take(&mut self.lists) {
+    /// Writes the tags that are due now. The root itself may be a referrer: it is noted when it is published.
+    pub async fn publish(&mut self) -> Result<(), Error> {
+        let Some(end) = self.destination.end() else { return Ok(()) };
+        self.lists(&end).await.map_err(way_out)?;
+        for (tag, manifest) in std::mem::take(&mut self.tags) {
+            self.tag(&end, &tag, &manifest).await.map_err(way_out)?;
+            self.manifests += 1;
+        }
+        Ok(())
+    }
+
+    async fn lists(&self, end: &End) -> Result<(), Error> {
+        for (subject, mut entries) in self.destination.unlisted.take() {
             entries.sort_by(|one, other| one["digest"].as_str().cmp(&other["digest"].as_str()));
             let list = list_tag(&subject);
-            put += u64::from(match &end {
+            match end {
                 End::Registry { session, repository } => {
                     let _turn = self.memory.turn(format!("{repository}:{list}")).await;
                     self.list_at_registry(session, repository, &list, &entries).await?
                 }
                 End::Layout(layout) => self.list_in_layout(layout, &list, &entries).await?,
-            });
-        }
-        for (tag, manifest) in &self.tags {
-            match &end {
-                End::Registry { session, repository } => {
-                    self.tag_at_registry(session, repository, tag, manifest).await?
-                }
-                End::Layout(layout) => {
-                    let entry = Entry {
-                        digest: manifest.digest.clone(),
-                        size: u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX),
-                        media_type: manifest.media_type.clone(),
-                        name: Some(tag.clone()),
-                    };
-                    let published = layout.publish(&entry, &self.temp).await;
-                    published.map_err(|cause| {
-                        self.destination.failed(Stage::Publish, "writing a signature's name to the index of", &cause)
-                    })?;
-                }
             }
-            put += 1;
         }
-        Ok(put)
+        Ok(())
+    }
+
+    async fn tag(&self, end: &End, tag: &str, manifest: &Manifest) -> Result<(), Error> {
+        match end {
+            End::Registry { session, repository } => self.tag_at_registry(session, repository, tag, manifest).await,
+            End::Layout(layout) => {
+                let entry = Entry {
+                    digest: manifest.digest.clone(),
+                    size: u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX),
+                    media_type: manifest.media_type.clone(),
+                    name: Some(tag.to_owned()),
+                };
+                let doing = "writing a signature's name to the index of";
+                let published = layout.publish(&entry, &self.temp).await;
+                published.map_err(|cause| self.destination.failed(Stage::Publish, doing, &cause))
+            }
+        }
     }
 
     async fn tag_at_registry(
@@ -126,14 +116,15 @@ impl Writes {
         put_again(manifest, put).await.map_err(|cause| self.destination.not_put(Stage::Publish, manifest, &cause))
     }
 
-    /// Reads the list, adds what is missing, and writes it; again when somebody else did meanwhile. False: it said all that.
+    /// Reads the list, adds what is missing, and writes it; again when somebody else did meanwhile. Nothing is
+    /// written when it says all that already.
     async fn list_at_registry(
         &self,
         session: &Session,
         repository: &Repository,
         list: &str,
         entries: &[Value],
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let failed = |cause| {
             self.destination.failed(Stage::Publish, &format!("writing the list {list} of referrers to"), &cause)
         };
@@ -143,9 +134,9 @@ impl Writes {
             let before = session.get_versioned(repository, &tag).await.map_err(failed)?;
             let current = before.as_ref().map(|before: &Versioned| before.bytes.as_ref());
             let after = self.after(list, current, entries, &gone).map_err(|why| self.refused(&why))?;
-            let Some(after) = after else { return Ok(false) };
+            let Some(after) = after else { return Ok(()) };
             match session.replace_index(repository, &tag, before.as_ref(), after.bytes.clone()).await {
-                Ok(true) => return Ok(true),
+                Ok(true) => return Ok(()),
                 Ok(false) => tracing::debug!(%repository, list, "the list of referrers was changed meanwhile"),
                 // A list outlives what it names: registries check it only when it is written.
                 Err(cause) if misses_content(&cause) && tried < TRIES => {
@@ -160,16 +151,12 @@ impl Writes {
         Err(Error::new(Stage::Publish, Class::RETRY, message))
     }
 
-    async fn list_in_layout(&self, layout: &Layout, list: &str, entries: &[Value]) -> Result<bool, Error> {
-        let mut put = false;
+    async fn list_in_layout(&self, layout: &Layout, list: &str, entries: &[Value]) -> Result<(), Error> {
         let updated = layout.update(list, self.limits.manifest_bytes, &self.temp, |current| {
-            let after = self.after(list, current.as_deref(), entries, &BTreeSet::new())?;
-            put = after.is_some();
-            Ok(after)
+            self.after(list, current.as_deref(), entries, &BTreeSet::new())
         });
-        let updated = updated.await;
-        updated.map_err(|cause| self.destination.failed(Stage::Publish, "writing the list of referrers to", &cause))?;
-        Ok(put)
+        let doing = "writing the list of referrers to";
+        updated.await.map_err(|cause| self.destination.failed(Stage::Publish, doing, &cause))
     }
 
     /// The list as it should be; None: it is so.

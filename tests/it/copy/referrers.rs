@@ -245,7 +245,7 @@ fn lists_under_tags_are_kept_where_there_is_no_api() {
         referrer.assert_at(&destination.client(), "b", &referrer.digest);
     }
     assert_eq!(digests_at(&destination, "b", &whole), sorted([signature.digest.clone(), sbom.digest.clone()]));
-    assert_eq!(digests_at(&destination, "b", &signature), [second.digest.clone()]);
+    assert_eq!(digests_at(&destination, "b", &signature), [second.digest.as_str()]);
     assert_eq!(digests_at(&destination, "b", &whole.children[0]), Vec::<String>::new());
     // What the list says of them is what they say of themselves.
     let target = format!("/v2/b/manifests/{}", list_tag(&whole));
@@ -255,14 +255,14 @@ fn lists_under_tags_are_kept_where_there_is_no_api() {
     // Those of the children too, and the rest is there.
     let all = replicated(&binary, &from, &to, &["--referrers=all"]);
     assert_eq!((&all["report"]["already_present"], reported(&all, "referrers_pushed")), (&true.into(), 1), "{all:#}");
-    assert_eq!(digests_at(&destination, "b", &whole.children[0]), [of_child.digest.clone()]);
+    assert_eq!(digests_at(&destination, "b", &whole.children[0]), [of_child.digest.as_str()]);
     let puts = destination.count("PUT", "/manifests/");
     let again = replicated(&binary, &from, &to, &["--referrers=all"]);
     assert_eq!((reported(&again, "referrers_pushed"), destination.count("PUT", "/manifests/")), (0, puts), "{again:#}");
     // A copy with everything at once, to another place; within one registry the blobs are mounted.
     let cold = replicated(&binary, &from, &source.reference("other", "v1"), &["--referrers=all"]);
     assert_eq!((reported(&cold, "referrers_pushed"), reported(&cold, "blobs_copied")), (4, 0), "{cold:#}");
-    assert_eq!(digests_at(&source, "other", &whole.children[0]), [of_child.digest.clone()]);
+    assert_eq!(digests_at(&source, "other", &whole.children[0]), [of_child.digest.as_str()]);
 }
 
 #[test]
@@ -465,6 +465,30 @@ fn chains_without_an_end_are_refused() {
     assert!(job["failure"]["message"].as_str().unwrap().contains("8 deep"), "{job:#}");
 }
 
+/// A signature that is copied by its own name, and an attestation that is listed in an index, refer to something too.
+#[test]
+fn whatever_refers_to_something_is_put_on_its_list() {
+    let (Some(source), Some(destination)) = (Registry::start(), Registry::start()) else { return };
+    let (image, binary) = (small(1), binary());
+    let (signature, attestation) = (image::artifact(2, Some(&image)), image::artifact(3, Some(&image)));
+    let whole = image::index(vec![image.clone(), attestation.clone()]);
+    signature.push(&source.client(), "a", "signature");
+    whole.push(&source.client(), "a", "v1");
+    for options in [&["--no-referrers"][..], &[]] {
+        let to = destination.reference("b", "signature");
+        let job = replicated(&binary, &source.reference("a", "signature"), &to, options);
+        assert_eq!(digests_at(&destination, "b", &image), [signature.digest.as_str()], "{job:#}");
+    }
+    let job = replicated(&binary, &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_eq!((reported(&job, "referrers_pushed"), reported(&job, "manifests_pushed")), (0, 3), "{job:#}");
+    assert_eq!(digests_at(&destination, "b", &image), sorted([signature.digest.clone(), attestation.digest.clone()]));
+    whole.assert_at(&destination.client(), "b", "v1");
+    // A registry that keeps the list itself gets none.
+    let keeps = with_api();
+    replicated(&binary, &source.reference("a", "v1"), &keeps.reference("b", "v1"), &[]);
+    assert_eq!(keeps.tags("b"), ["v1"]);
+}
+
 /// What a list names and is gone, or is about something else, is passed over; wrong content is not.
 #[test]
 fn lying_lists() {
@@ -481,6 +505,14 @@ fn lying_lists() {
     let job = scene.copy(&binary(), &[]);
     assert_eq!(reported(&job, "referrers_pushed"), 1, "{job:#}");
     assert!(scene.destination.manifest("b", &of_another.digest).is_none());
+    // In the wrong list and in its own: its own counts.
+    let scene = Scene::new();
+    let second = image::artifact(9, Some(&scene.signature));
+    hold(&scene.source, "a", &second);
+    let list = lie(&[listed(&second), listed(&scene.signature)]);
+    scene.source.fault(Matcher::new("GET", &format!("/referrers/{}", scene.image.digest)).always(), list);
+    assert_eq!(reported(&scene.copy(&binary(), &[]), "referrers_pushed"), 2);
+    assert_whole(&scene.destination, "b", &second.digest, &second);
     let scene = Scene::new();
     let mut wrong = listed(&scene.signature);
     wrong["size"] = json!(3);

@@ -17,9 +17,9 @@ const API_LIFE: Duration = Duration::from_secs(3600);
 /// How long a list of tags is used. A signature that is pushed within that time after another copy from the same repository is
 /// found by the next copy only.
 const TAGS_LIFE: Duration = Duration::from_secs(30);
-/// Most pages of tags that are read, of a thousand tags each at most registries. Beyond it, asking for the few names of each
+/// Most pages of tags that are read, of a thousand tags each at many registries. Beyond it, asking for the few names of each
 /// image is cheaper.
-const TAG_PAGES: usize = 20;
+const TAG_PAGES: usize = 10;
 /// Most repositories or registries remembered; all are forgotten beyond it, which costs a request each.
 const PLACES_LIMIT: usize = 1_000;
 /// Most manifests of layouts whose subject is remembered, some 5 MB; all are forgotten beyond it, and read again.
@@ -32,6 +32,16 @@ pub(super) enum Tags {
     Listed(Arc<BTreeSet<String>>),
     /// The registry lists none, or too many: each has to be asked for.
     Unlisted,
+}
+
+impl Tags {
+    /// How long it may be believed. That there is no list says nothing about any tag.
+    fn life(&self) -> Duration {
+        match self {
+            Self::Listed(_) => TAGS_LIFE,
+            Self::Unlisted => API_LIFE,
+        }
+    }
 }
 
 /// Shared by all clones.
@@ -80,7 +90,7 @@ impl Memory {
         let mut known = of_one.lock().await;
         let now = self.0.clock.boot();
         match &*known {
-            Some((seen, tags)) if now.since(*seen) < TAGS_LIFE => tags.clone(),
+            Some((seen, tags)) if now.since(*seen) < tags.life() => tags.clone(),
             _ => known.insert((now, list(session, repository).await)).1.clone(),
         }
     }

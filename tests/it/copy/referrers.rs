@@ -547,7 +547,18 @@ fn a_list_that_others_change_meanwhile_keeps_what_they_wrote() {
 }
 
 #[test]
-fn a_list_without_an_end_of_life_is_mended_and_what_is_no_list_is_left_alone() {
+fn a_list_that_outlived_what_it_names_is_mended_and_what_is_no_list_is_left_alone() {
+    if let Some(real) = Registry::start() {
+        let (source, image) = (with_api(), small(1));
+        let signature = image::artifact(2, Some(&image));
+        source.put_image("a", "v1", &image);
+        hold(&source, "a", &signature);
+        let mut list = list_of(&[&image::artifact(31, Some(&image))]);
+        list.children.clear();
+        real.seed("b", &list_tag(&image), &list);
+        replicated(&binary(), &source.reference("a", "v1"), &real.reference("b", "v1"), &[]);
+        assert_eq!(digests_at(&real, "b", &image), [signature.digest.as_str()]);
+    }
     let scene = Scene::between(with_api(), Fake::start());
     let collected = image::artifact(31, Some(&scene.image));
     let list = list_of(&[&collected]);

@@ -123,9 +123,9 @@ pub(super) async fn find(
         let questions = next.into_iter().map(|subject| {
             let question = question.clone();
             async move {
-                let listed = question.referrers_of(&subject).await?;
-                let tags = question.cosign_tags(&subject, is_first).await;
-                Ok((subject, listed, tags))
+                let (listed, tags) =
+                    tokio::join!(question.referrers_of(&subject), question.cosign_tags(&subject, is_first));
+                Ok((subject, listed?, tags))
             }
         });
         let mut level = Vec::new();

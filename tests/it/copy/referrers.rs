@@ -6,6 +6,7 @@ use crate::support::content::Algorithm;
 use crate::support::fake::{Auth, Fake, Fault, Matcher, Options};
 use crate::support::image::{self, Image, ImageBuilder, media};
 use crate::support::registry::Registry;
+use crate::support::skopeo::Skopeo;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -185,6 +186,25 @@ fn what_it_costs_to_see_that_there_is_nothing_new() {
         assert_eq!(source.count("GET", "/referrers/"), if api { 3 } else { 1 });
         assert_eq!(destination.requests().len(), 3, "{:#?}", destination.requests());
     }
+}
+
+/// The same between registries of no API, seen in their logs.
+#[test]
+fn real_registries_are_asked_two_things_more_at_first_contact() {
+    let (Some(source), Some(destination)) = (Registry::start(), Registry::start()) else { return };
+    let image = small(1);
+    source.seed("a", "v1", &image);
+    destination.seed("b", "v1", &image);
+    let job = replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    assert_eq!((reported(&job, "requests"), &job["report"]["already_present"]), (4, &true.into()), "{job:#}");
+    let seen = sorted(source.requests().into_iter().map(|request| format!("{} {}", request.method, request.path)));
+    let expected = [
+        format!("GET /v2/a/referrers/{}", image.digest),
+        "GET /v2/a/tags/list?n=1000".to_owned(),
+        "HEAD /v2/a/manifests/v1".to_owned(),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(destination.requests().len(), 1);
 }
 
 #[test]
@@ -641,6 +661,14 @@ fn names_in(folder: &Path) -> Vec<String> {
     sorted(entries.filter_map(name))
 }
 
+/// The digest that index.json has under a name.
+fn digest_in(folder: &Path, name: &str) -> String {
+    let index: Value = serde_json::from_slice(&std::fs::read(folder.join("index.json")).unwrap()).unwrap();
+    let mut entries = index["manifests"].as_array().unwrap().iter();
+    let found = entries.find(|entry| entry["annotations"]["org.opencontainers.image.ref.name"] == name);
+    found.unwrap()["digest"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn through_a_layout_and_back() {
     let (scene, binary, folder) = (Scene::new(), binary(), tempfile::tempdir().unwrap());
@@ -673,6 +701,19 @@ fn through_a_layout_and_back() {
     let other = tempfile::tempdir().unwrap();
     let job = replicated(&binary, &between, &layout(other.path(), "x"), &[]);
     assert_eq!((reported(&job, "referrers_pushed"), reported(&job, "requests")), (3, 0), "{job:#}");
+}
+
+#[test]
+fn skopeo_reads_a_layout_with_signatures() {
+    let Some(skopeo) = Skopeo::find() else { return };
+    let (scene, folder) = (Scene::new(), tempfile::tempdir().unwrap());
+    let ours = layout(folder.path(), "v1");
+    replicated(&binary(), &scene.from, &ours, &[]);
+    assert_eq!(skopeo.raw(&ours), scene.image.manifest);
+    assert_eq!(skopeo.raw(&layout(folder.path(), &list_tag(&scene.image))), {
+        let digest = digest_in(folder.path(), &list_tag(&scene.image));
+        std::fs::read(folder.path().join("blobs").join(digest.replace(':', "/"))).unwrap()
+    });
 }
 
 /// Other tools write referrers as entries of their own, without a name.

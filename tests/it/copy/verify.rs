@@ -80,6 +80,19 @@ fn a_lost_manifest_below_an_index_is_found() {
 }
 
 #[test]
+fn an_index_that_was_copied_in_part_is_completed() {
+    let (source, binary, image) = (Fake::start(), binary(), whole());
+    let destination = Fake::start_with(Options { verify_manifests: false, ..Options::default() });
+    source.put_image("a", "v1", &image);
+    let (from, to) = (source.reference("a", "v1"), destination.reference("b", "v1"));
+    replicated(&binary, &from, &to, &["--platform", "linux/amd64"]);
+    assert_eq!(outcome(&replicated(&binary, &from, &to, &[])), (true, false, 0));
+    let job = replicated(&binary, &from, &to, &["--verify"]);
+    assert_eq!(outcome(&job), (false, true, 1 + 2), "{job:#}");
+    assert_whole(&destination, "b", "v1", &image);
+}
+
+#[test]
 fn the_referrers_are_looked_at_too() {
     let api = || Fake::start_with(Options { referrers: true, ..Options::default() });
     let (source, destination, binary) = (api(), api(), binary());

@@ -43,7 +43,7 @@ pub use blobs::BlobBody;
 pub use content::UploadBody;
 pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};
-pub use referrers::Versioned;
+pub use referrers::{Listed, Versioned};
 pub use settings::{CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, Settings, TRIES};
 pub use tags::TagCursor;
 pub use upload::{Upload, UploadStart};

@@ -1,7 +1,7 @@
 //! Referrers: the manifests whose `subject` is another one (distribution spec, "Listing Referrers").
 //!
 //! A registry that has no such API says so in many ways: the specification wants a 404, older ones answer any route that they
-//! do not know with another 4xx, or with a page for people. All of that is `None` here, and what to do then is for the caller.
+//! do not know with another 4xx, or with a page for people. All of that is [`Listed::NoApi`] here, and what to do then is for the caller.
 //! What says that it is a list and is none is an error: taken for an empty list, it would lose signatures without a word.
 //! Whatever the registry filters is filtered by the caller again.
 
@@ -32,9 +32,20 @@ pub struct Versioned {
     etag: Option<HeaderValue>,
 }
 
+/// What a registry says of the referrers of a manifest.
+#[derive(Debug, Clone)]
+pub enum Listed {
+    /// All that it lists.
+    Referrers(Vec<Descriptor>),
+    /// It has no API for that.
+    NoApi,
+    /// It does not know the repository, which says nothing of its API. Of a repository that is known to be there, it does.
+    NoRepository,
+}
+
 impl Session {
     /// All pages of `GET referrers/<digest>`, those of `artifact_type` only when the registry can filter; at most `limit`
-    /// entries. None: the registry has no such API. A repository that is not there has no referrers.
+    /// entries.
     ///
     /// # Errors
     /// Refused, when the answer is a broken list, or a longer one; otherwise as any request.
@@ -44,7 +55,7 @@ impl Session {
         digest: &Digest,
         artifact_type: Option<&str>,
         limit: usize,
-    ) -> Result<Option<Vec<Descriptor>>, Error> {
+    ) -> Result<Listed, Error> {
         let what = format!("GET referrers of {repository}@{digest}");
         let mut path = format!("/v2/{}/referrers/{digest}", repository.name());
         if let Some(wanted) = artifact_type {
@@ -58,10 +69,10 @@ impl Session {
             if answer.status != StatusCode::OK {
                 let error = answer.error(&what, &answer.hint);
                 return match answer.status.as_u16() {
-                    404 if error.code() == Some(NO_REPOSITORY) => Ok(Some(found)),
+                    404 if page == 0 && error.code() == Some(NO_REPOSITORY) => Ok(Listed::NoRepository),
                     400 | 404 | 405 | 406 | 410 | 415 | 501 if page == 0 => {
                         tracing::debug!(%repository, %error, "the registry lists no referrers");
-                        Ok(None)
+                        Ok(Listed::NoApi)
                     }
                     _ => Err(error),
                 };
@@ -75,7 +86,7 @@ impl Session {
                 Ok(None) if page == 0 => {
                     let content_type = answer.header(CONTENT_TYPE).unwrap_or("none");
                     tracing::warn!(%repository, content_type, "the registry answers something else than a list of referrers, taken for not having one");
-                    return Ok(None);
+                    return Ok(Listed::NoApi);
                 }
                 Ok(None) => return Err(broken("a page of it is none".to_owned())),
                 Err(why) => return Err(broken(why)),
@@ -86,7 +97,7 @@ impl Session {
             let links = answer.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
             match link::next_page(&answer.url, links).map_err(broken)? {
                 Some(next) => path = next,
-                None => return Ok(Some(found)),
+                None => return Ok(Listed::Referrers(found)),
             }
         }
         Err(Error::refused(format!("{what}: the list has more than {PAGES_LIMIT} pages")))

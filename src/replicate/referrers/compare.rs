@@ -53,7 +53,7 @@ impl Comparison {
         let mut listed = BTreeSet::new();
         let Some(end) = self.destination.end().filter(|_| self.mode != Mode::Force) else { return Ok(listed) };
         let (memory, limits) = (self.memory.clone(), self.limits.clone());
-        let question = Question { end, stage: Stage::Survey, only: None, by_tags: false, memory, limits };
+        let question = Question { end, stage: Stage::Survey, only: None, is_source: false, memory, limits };
         let mut missing: BTreeSet<&Digest> = BTreeSet::new();
         for level in &found.levels {
             let subjects: BTreeSet<&Digest> =

@@ -8,7 +8,7 @@ use super::memory::{Memory, Tags};
 use crate::job::{Class, Stage};
 use crate::layout::{Entry, Layout};
 use crate::oci::{Content, Descriptor, Digest, Manifest, Repository, Selector};
-use crate::registry::Session;
+use crate::registry::{Listed, Session};
 use crate::replicate::error::Cause;
 use crate::replicate::{Error, Limits};
 use bytes::Bytes;
@@ -60,8 +60,9 @@ pub(super) struct Question {
     pub stage: Stage,
     /// The one artifact type that is wanted, when it is one.
     pub only: Option<String>,
-    /// Take the list of tags, which is needed anyway, to learn that there is no list of referrers.
-    pub by_tags: bool,
+    /// It is the source: its repository is there, and its tags are listed anyway, which tells whether there is a list of
+    /// referrers among them.
+    pub is_source: bool,
     pub memory: Memory,
     pub limits: Arc<Limits>,
 }
@@ -89,17 +90,20 @@ impl Question {
         if known != Some(false) {
             let limit = self.limits.manifests;
             let listed = session.list_referrers(repository, subject, self.only.as_deref(), limit).await;
-            if let Some(listed) = listed.map_err(|cause| self.failed(subject, &cause))? {
-                self.memory.saw_api(host, true);
-                return Ok(listed);
-            }
-            // One answer does not tell against many: a registry may keep some repositories elsewhere.
-            if known.is_none() {
-                self.memory.saw_api(host, false);
+            match listed.map_err(|cause| self.failed(subject, &cause))? {
+                Listed::Referrers(listed) => {
+                    self.memory.saw_api(host, true);
+                    return Ok(listed);
+                }
+                // A repository that is about to be made.
+                Listed::NoRepository if !self.is_source => {}
+                // One answer does not tell against many: a registry may keep some repositories elsewhere.
+                Listed::NoApi | Listed::NoRepository if known.is_none() => self.memory.saw_api(host, false),
+                Listed::NoApi | Listed::NoRepository => {}
             }
         }
         let tag = list_tag(subject);
-        if self.by_tags
+        if self.is_source
             && let Tags::Listed(tags) = self.memory.tags(session, repository).await
             && !tags.contains(&tag)
         {

@@ -105,7 +105,7 @@ pub(super) async fn find(
         end: source.end(),
         stage: Stage::Resolve,
         only: wanted.only(),
-        by_tags: true,
+        is_source: true,
         memory: memory.clone(),
         limits: limits.clone(),
     };

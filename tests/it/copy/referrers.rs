@@ -395,8 +395,14 @@ fn no_api_is_no_error() {
         headers: vec![("content-type".to_owned(), "text/html".to_owned())],
         body: "<html>not here</html>".to_owned(),
     };
-    let answers =
-        [Fault::status(404), Fault::error(405, "UNSUPPORTED", "no"), Fault::status(400), Fault::status(501), html];
+    let answers = [
+        Fault::status(404),
+        Fault::error(404, "NAME_UNKNOWN", "no such thing"),
+        Fault::error(405, "UNSUPPORTED", "no"),
+        Fault::status(400),
+        Fault::status(501),
+        html,
+    ];
     for answer in answers {
         let scene = Scene::between(Fake::start(), Fake::start());
         let list = list_of(&[&scene.signature]);

@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use super::{Context, when};
 use crate::clock::UnixMillis;
-use crate::job::{CopyOptions, NewJob, PlatformMode};
+use crate::job::{CopyOptions, NewJob, PlatformMode, Referrers};
 use crate::oci::Platform;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub struct CopyArgs {
     /// Go through everything again although the digests are equal.
     #[arg(long)]
     pub force: bool,
+    /// When the digests are equal, look whether everything below is there all the same, and bring what is missing.
+    #[arg(long)]
+    pub verify: bool,
     /// Say what would be done; change nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -46,12 +49,17 @@ pub struct CopyArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true,
         value_parser = BoolishValueParser::new())]
     pub dest_tls_verify: Option<bool>,
-    /// Copy no referrers (signatures, SBOMs): what is done anyway so far.
-    #[arg(long, conflicts_with = "referrers")]
+    /// Copy the referrers (signatures, attestations, SBOMs) of what the reference names, or of the manifests below an index
+    /// too [default: root].
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "root",
+        value_parser = referrers())]
+    pub referrers: Option<Referrers>,
+    /// Copy no referrers.
+    #[arg(long, conflicts_with_all = ["referrers", "artifact_type"])]
     pub no_referrers: bool,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "root")]
-    pub referrers: Option<String>,
+    /// Of the referrers, copy only those of this artifact type (may be given several times).
+    #[arg(long, value_name = "TYPE")]
+    pub artifact_type: Vec<String>,
     /// Not implemented.
     #[arg(long, hide = true, value_name = "TAGS")]
     pub tags: Option<String>,
@@ -74,6 +82,13 @@ fn platform_mode() -> impl TypedValueParser<Value = PlatformMode> {
     })
 }
 
+fn referrers() -> impl TypedValueParser<Value = Referrers> {
+    PossibleValuesParser::new(["root", "all"]).map(|which| match which.as_str() {
+        "all" => Referrers::All,
+        _ => Referrers::Root,
+    })
+}
+
 impl CopyArgs {
     /// Refuses options that are not there yet.
     ///
@@ -87,11 +102,7 @@ impl CopyArgs {
         if self.all_tags {
             return absent("--all-tags", "all tags of a repository; enqueue each one");
         }
-        match self.referrers.as_deref() {
-            None | Some("none") => Ok(()),
-            Some("root" | "all") => absent("--referrers", "signatures and SBOMs; leave it out to copy the image alone"),
-            Some(other) => Err(Error::usage(format!("--referrers={other}: use root or all"))),
-        }
+        Ok(())
     }
 
     /// It was asked for at a time of its own.
@@ -108,7 +119,9 @@ impl CopyArgs {
             no_clobber: self.no_clobber,
             src_tls_verify: self.src_tls_verify,
             dest_tls_verify: self.dest_tls_verify,
-            referrers: (self.no_referrers || self.referrers.is_some()).then(|| "none".to_owned()),
+            verify: self.verify,
+            referrers: if self.no_referrers { Some(Referrers::None) } else { self.referrers },
+            artifact_types: self.artifact_type.clone(),
             platforms: self.platform.iter().map(ToString::to_string).collect(),
             platform_mode: self.platform_mode,
         }
@@ -154,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_named() {
-        for option in ["--tags", "--all-tags", "--referrers"] {
+        for option in ["--tags", "--all-tags"] {
             let value = match option {
                 "--tags" => " a,b",
                 _ => "",
@@ -162,11 +175,21 @@ mod tests {
             let error = parse(&format!("{option}{value}")).check().unwrap_err();
             assert!(error.message.starts_with(&format!("not implemented: {option} ")) && error.exit == 1, "{error}");
         }
-        assert_eq!(parse("--referrers=all").check().unwrap_err().exit, 1);
-        assert_eq!(parse("--referrers=some").check().unwrap_err().exit, 2);
-        assert_eq!(parse("--no-referrers").options().referrers.as_deref(), Some("none"));
         assert_eq!(parse("").check(), Ok(()));
         assert_eq!(parse("").options(), CopyOptions::default());
+    }
+
+    #[test]
+    fn referrers_are_chosen() {
+        let canonical = |line| parse(line).options().canonical();
+        assert_eq!(canonical("--referrers"), "{}");
+        assert_eq!(canonical("--referrers=all"), r#"{"referrers":"all"}"#);
+        assert_eq!(canonical("--no-referrers"), r#"{"referrers":"none"}"#);
+        let types = "--artifact-type a/b --artifact-type=c/d";
+        assert_eq!(canonical(types), r#"{"artifact_types":["a/b","c/d"]}"#);
+        for wrong in ["--referrers=some", "--referrers=all --no-referrers", "--no-referrers --artifact-type a/b"] {
+            assert!(Line::try_parse_from(std::iter::once("x").chain(wrong.split_whitespace())).is_err(), "{wrong}");
+        }
     }
 
     #[test]

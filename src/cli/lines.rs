@@ -227,12 +227,12 @@ mod tests {
     fn every_bad_line_is_named() {
         let text = "alpine localhost:5000/alpine\nonly-one\na b c\n{\"source\":\"a\"}\n\
             {\"source\":\"a\",\"destination\":\"b\",\"prio\":1}\nUPPER/case! b\n\
-            {\"source\":\"a\",\"destination\":\"b\",\"options\":{\"referrers\":\"root\"}}\n\
+            {\"source\":\"a\",\"destination\":\"b\",\"options\":{\"platforms\":[\"linux\"]}}\n\
             {\"source\":\"a\",\"destination\":\"b\",\"run_at\":17}\n";
         let bad = check(text).unwrap_err();
         assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8]);
         for (bad, word) in
-            bad.iter().zip(["1 words", "3 words", "destination", "prio", "source", "not implemented", "run_at"])
+            bad.iter().zip(["1 words", "3 words", "destination", "prio", "source", "no architecture", "run_at"])
         {
             assert!(bad.message.contains(word), "{bad:?}");
         }

@@ -138,17 +138,23 @@ pub async fn preview(context: &mut Context, job: &NewJob) -> Result {
         return output.json(&Previewed { source, destination, preview });
     }
     output.line(&match (&preview.destination_digest, preview.already_present) {
+        (_, true) if preview.referrers > 0 => {
+            format!("already there: {destination} is {source}, without all referrers")
+        }
         (_, true) => format!("already there: {destination} is {source}; nothing would be done"),
         (Some(digest), _) if *digest != preview.digest => format!("would copy {source} and move {destination}"),
         _ => format!("would copy {source} to {destination}"),
     })?;
     let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
-    let size = format!(
+    let mut size = format!(
         "{}, {}, {}",
         counted(preview.manifests, "manifest"),
         counted(preview.blobs, "blob"),
         bytes(preview.bytes)
     );
+    if preview.referrers > 0 {
+        size.push_str(&format!(", and {} with what they need", counted(preview.referrers, "referrer")));
+    }
     output.pairs(&[
         ("digest", preview.digest),
         ("media type", preview.media_type),

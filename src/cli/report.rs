@@ -60,7 +60,19 @@ fn completed(output: &mut Output, job: &Job, report: &Report) -> Result {
     if let Some(index) = &report.rewritten_from {
         pairs.push(("made from", format!("{index}, for the platforms that were asked for")));
     }
-    if !report.already_present {
+    if report.verified {
+        let found = match report.healed {
+            0 => "everything below is there".to_owned(),
+            healed => {
+                format!("{} missing below it, brought", count(usize::try_from(healed).unwrap_or(usize::MAX), "part"))
+            }
+        };
+        pairs.push(("verified", found));
+    }
+    if report.referrers_pushed > 0 {
+        pairs.push(("referrers", format!("{} pushed", report.referrers_pushed)));
+    }
+    if !report.already_present || report.referrers_pushed > 0 {
         pairs.push(("manifests", format!("{} pushed", report.manifests_pushed)));
         pairs.push(("blobs", blobs(report)));
         pairs.push((

@@ -15,7 +15,7 @@ pub mod state;
 pub use new::{
     DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, Enqueued, Invalid, NewJob, Parsed, check_queue, parse_row,
 };
-pub use options::{CopyOptions, PlatformMode};
+pub use options::{CopyOptions, PlatformMode, Referrers};
 pub use progress::{Failure, How, Progress, ProgressCounter, Report, Stage, Transfer};
 pub use retry::Class;
 pub use state::{Event, IllegalTransition, State};

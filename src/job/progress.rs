@@ -70,10 +70,10 @@ pub struct ProgressCounter {
 }
 
 impl ProgressCounter {
-    /// Sets what there is to do.
-    pub fn expect(&self, bytes_total: u64, blobs_total: u64) {
-        self.bytes_total.store(bytes_total, Ordering::Relaxed);
-        self.blobs_total.store(blobs_total, Ordering::Relaxed);
+    /// There is this much to do, beside what was expected before.
+    pub fn expect(&self, bytes: u64, blobs: u64) {
+        self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+        self.blobs_total.fetch_add(blobs, Ordering::Relaxed);
     }
 
     /// Bytes went over the wire to the destination.
@@ -142,12 +142,21 @@ impl Failure {
 pub struct Report {
     /// The digest that the destination has now.
     pub digest: String,
-    /// The destination had it before; nothing was written.
+    /// The destination had it before; nothing was written but referrers.
     pub already_present: bool,
+    /// The destination had the digest before, and everything below it was looked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub verified: bool,
+    /// Blobs and manifests that were missing below a digest that the destination had, and were brought.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub healed: u64,
+    /// Referrers (signatures, attestations, SBOMs, tags of cosign) that were brought to the destination.
+    #[serde(default)]
+    pub referrers_pushed: u64,
     /// The digest of the source's index, of which a smaller one was made for the platforms that were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewritten_from: Option<String>,
-    /// Manifests and indexes written, the tagged one included.
+    /// Manifests and indexes written, the tagged one and those of referrers included, without lists of referrers.
     pub manifests_pushed: u64,
     /// Blobs whose bytes were sent.
     pub blobs_copied: u64,
@@ -163,6 +172,16 @@ pub struct Report {
     pub bytes_resumed: u64,
     /// HTTP requests, to both sides and for tokens.
     pub requests: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands out a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands out a reference")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// How a blob came to the destination.

@@ -112,10 +112,15 @@ impl Index {
         named.or_else(|| same().next()).map(Item::check).transpose()
     }
 
-    /// The only entry; when there are several, a message that lists them.
+    /// The only entry; when there are several, a message that lists them. What is named as the referrers of another entry are
+    /// is not meant by who names nothing, unless there is nothing else.
     pub(super) fn only(&self) -> Result<Option<Entry>, String> {
         if self.entries.len() < 2 {
             return self.entries.first().map(Item::check).transpose();
+        }
+        let is_image = |item: &&Item| !item.name.as_deref().is_some_and(is_referrers_name);
+        if let [image] = self.entries.iter().filter(is_image).collect::<Vec<_>>()[..] {
+            return image.check().map(Some);
         }
         let mut listed: Vec<String> = self.entries.iter().take(LISTED_ENTRIES).map(Item::shown).collect();
         if self.entries.len() > LISTED_ENTRIES {
@@ -183,6 +188,12 @@ impl Item {
         let text = self.name.as_deref().or(self.digest.as_deref());
         text.map_or_else(|| "without name and digest".to_owned(), quote)
     }
+}
+
+/// Whether a name is made of a digest: `sha256-HEX` for the list of its referrers, and with an ending for cosign's.
+fn is_referrers_name(name: &str) -> bool {
+    let rest = name.strip_prefix("sha256-").or_else(|| name.strip_prefix("sha512-"));
+    rest.and_then(|rest| rest.get(..64)).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The JSON text of a new entry. These fields cannot fail to become JSON.
@@ -340,6 +351,15 @@ mod tests {
         let two = with(&one, &entry("b", None)).unwrap();
         let message = Index::parse(two.as_bytes()).unwrap().only().unwrap_err();
         assert!(message.contains("'x', 'sha256:") && message.contains("oci:DIR:NAME"), "{message}");
+        let hex = "0".repeat(64);
+        let signed = ["", ".sig"].iter().fold(one.clone(), |document, ending| {
+            with(&document, &entry("s", Some(&format!("sha256-{hex}{ending}")))).unwrap()
+        });
+        assert_eq!(
+            Index::parse(signed.as_bytes()).unwrap().only(),
+            Ok(Some(entry("a", Some("x")))),
+            "and its signature"
+        );
         let many = (0..30).fold("{}".to_owned(), |document, number| {
             with(&document, &entry(&number.to_string(), Some(&format!("tag{number}")))).unwrap()
         });

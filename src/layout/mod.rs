@@ -198,9 +198,48 @@ impl Layout {
                 entry.size
             )));
         }
+        let lock = self.lock().await?;
+        self.publish_locked(entry, temp, lock).await
+    }
+
+    /// Puts under `name` the manifest that `change` makes of the one that has that name now (at most `limit` bytes of it are
+    /// read), all under the lock against other writers. `change` gives None when it is right as it is.
+    ///
+    /// # Errors
+    /// What `change` says, as Refused; as for [`publish`](Self::publish).
+    pub async fn update(
+        &self,
+        name: &str,
+        limit: u64,
+        temp: &TempFiles,
+        change: impl FnOnce(Option<Bytes>) -> Result<Option<Manifest>, String>,
+    ) -> Result<(), Error> {
+        let located = |why: String| Error::refused(format!("{why} in {}", self.shown()));
+        let lock = self.lock().await?;
+        let current = match self.index().await?.by_name(name).map_err(located)? {
+            // An entry whose file is lost says nothing that could be kept.
+            Some(entry) => match self.manifest(&entry.digest, limit).await {
+                Err(error) if error.class() == crate::job::Class::Absent => None,
+                read => Some(read?),
+            },
+            None => None,
+        };
+        let Some(manifest) = change(current).map_err(located)? else { return Ok(()) };
+        let mut writer = self.write_blob(&manifest.digest, temp).await?;
+        writer.write(manifest.bytes.clone()).await?;
+        writer.commit().await?;
+        let size = u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX);
+        let Manifest { digest, media_type, .. } = manifest;
+        self.publish_locked(&Entry { digest, size, media_type, name: Some(name.to_owned()) }, temp, lock).await
+    }
+
+    async fn lock(&self) -> Result<lock::Lock, Error> {
         let root = Arc::clone(&self.root);
         let marker = blocking(move || root.open_marker()).await.map_err(Error::task).flatten()?;
-        let lock = lock::exclusive(marker, self.root.dir()).await?;
+        lock::exclusive(marker, self.root.dir()).await
+    }
+
+    async fn publish_locked(&self, entry: &Entry, temp: &TempFiles, lock: lock::Lock) -> Result<(), Error> {
         let Some(document) = self.index().await?.with_entry(entry) else {
             return Ok(());
         };

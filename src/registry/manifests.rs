@@ -71,15 +71,25 @@ impl Session {
     /// # Errors
     /// Absent on 404; Refused when over the manifest limit (never read into memory); otherwise as any request.
     pub async fn get_manifest(&self, repository: &Repository, selector: &Selector) -> Result<FetchedManifest, Error> {
+        self.get_with_headers(repository, selector).await.map(|(fetched, _)| fetched)
+    }
+
+    /// The same with all headers of the answer.
+    pub(super) async fn get_with_headers(
+        &self,
+        repository: &Repository,
+        selector: &Selector,
+    ) -> Result<(FetchedManifest, HeaderMap), Error> {
         let mut request = self.reading(Method::GET, repository, selector);
         request.want = Want::Bytes { limit: self.shared.settings.manifest_limit };
         let what = request.what.clone();
         let answer = self.request(request).await?.expect(&what, &[StatusCode::OK])?;
-        Ok(FetchedManifest {
+        let fetched = FetchedManifest {
             bytes: answer.bytes,
             content_type: content_type(&answer.headers),
             digest: content_digest(&answer.headers),
-        })
+        };
+        Ok((fetched, answer.headers))
     }
 
     /// `PUT manifests/<selector>` with these exact bytes.
@@ -94,18 +104,31 @@ impl Session {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<(), Error> {
+        self.put(repository, selector, media_type, bytes, HeaderMap::new()).await.map(drop)
+    }
+
+    /// The same with more headers; gives those of the answer.
+    pub(super) async fn put(
+        &self,
+        repository: &Repository,
+        selector: &Selector,
+        media_type: &str,
+        bytes: Bytes,
+        headers: HeaderMap,
+    ) -> Result<HeaderMap, Error> {
         let mut request = writing(Method::PUT, repository, selector, Scopes::push(repository.name()));
         let what = request.what.clone();
         let content_type = HeaderValue::from_str(media_type)
             .map_err(|_| Error::refused(format!("{what}: the media type {media_type:?} cannot stand in a header")))?;
+        request.headers = headers;
         request.headers.insert(CONTENT_TYPE, content_type);
         request.body = Some(bytes.clone());
         let answer = self.request(request).await?;
         let answer = answer.expect(&what, &[StatusCode::CREATED, StatusCode::OK, StatusCode::NO_CONTENT])?;
-        let Some(stored) = content_digest(&answer.headers) else { return Ok(()) };
+        let Some(stored) = content_digest(&answer.headers) else { return Ok(answer.headers) };
         let sent = Digest::of(stored.algorithm(), &bytes);
         if stored == sent {
-            return Ok(());
+            return Ok(answer.headers);
         }
         Err(Error::new(Class::Corrupt, format!("{what}: the registry stored {stored} instead of {sent}")))
     }

@@ -1,4 +1,4 @@
-//! HTTP to registries: the request loop, authentication, blobs, manifests, tags.
+//! HTTP to registries: the request loop, authentication, blobs, manifests, tags, referrers.
 //!
 //! A [`Client`] is shared by all jobs of a process: it owns the connection pools, the tokens, the credentials, and what is
 //! known of each registry. A [`Session`] is the view of one job and side on it: it counts requests, and may switch off TLS
@@ -28,6 +28,7 @@ mod network;
 mod pacing;
 pub mod profile;
 mod redirects;
+mod referrers;
 mod retries;
 mod scheme;
 mod scopes;
@@ -46,6 +47,7 @@ pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};
 pub use pacing::Kind;
 pub use profile::Profile;
+pub use referrers::{Listed, Versioned};
 pub use settings::{
     CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, RegistrySettings, Settings, TRIES,
 };

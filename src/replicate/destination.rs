@@ -5,10 +5,11 @@
 
 use super::Error;
 use super::plan::{Blob, Current};
+use super::referrers::{End, Unlisted, subject};
 use crate::job::{Class, How, Stage, Transfer};
 use crate::layout::{Entry, Layout};
 use crate::oci::{
-    Algorithm, Content, Digest, ImageReference, LayoutReference, Manifest, Reference, Selector, Verifier,
+    Algorithm, Content, Digest, ImageReference, LayoutReference, Manifest, Reference, Repository, Selector, Verifier,
 };
 use crate::registry::{self, Session};
 use crate::tempfiles::TempFiles;
@@ -23,6 +24,8 @@ const MISSED_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from
 pub(super) struct Destination {
     name: Arc<str>,
     pub place: Place,
+    /// What was put here and refers to something, while nobody has said so yet.
+    pub unlisted: Unlisted,
 }
 
 #[derive(Clone)]
@@ -58,7 +61,7 @@ impl Destination {
                 Place::Layout { reference: reference.clone(), layout }
             }
         };
-        Ok(Self { name, place })
+        Ok(Self { name, place, unlisted: Unlisted::default() })
     }
 
     /// This destination, about to be written to: a registry is asked from the start for what writing needs.
@@ -72,6 +75,24 @@ impl Destination {
     /// The canonical reference, for messages.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// The repository, when it is a registry.
+    pub fn repository(&self) -> Option<&Repository> {
+        match &self.place {
+            Place::Registry { reference, .. } => Some(&reference.repository),
+            Place::Layout { .. } => None,
+        }
+    }
+
+    /// Where its referrers are looked for; None: there is nothing yet.
+    pub fn end(&self) -> Option<End> {
+        match &self.place {
+            Place::Registry { session, reference } => {
+                Some(End::Registry { session: session.clone(), repository: reference.repository.clone() })
+            }
+            Place::Layout { layout, .. } => layout.clone().map(End::Layout),
+        }
     }
 
     /// The digest that the reference demands.
@@ -172,6 +193,23 @@ impl Destination {
         }
     }
 
+    /// The manifest is there under its digest; in a layout, with the right content.
+    pub async fn holds(&self, manifest: &Manifest) -> Result<bool, Error> {
+        let Place::Layout { layout: Some(layout), .. } = &self.place else {
+            return self.has_manifest(&manifest.digest).await;
+        };
+        let failed = |cause| self.failed(Stage::Survey, "checking the manifests of", &cause);
+        let size = u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX);
+        // A file of that name and size may still hold something else, which nobody could pull.
+        Ok(layout.has_blob(&manifest.digest).await.map_err(failed)? == Some(size)
+            && layout.manifest(&manifest.digest, size).await.map_err(failed)? == manifest.bytes)
+    }
+
+    /// Whether it is a directory.
+    pub fn is_layout(&self) -> bool {
+        matches!(self.place, Place::Layout { .. })
+    }
+
     /// The blob of a layout has the content that it should have, by reading all of it. Only for one that is there; a
     /// registry is believed.
     pub async fn is_intact(&self, blob: &Blob) -> Result<bool, Error> {
@@ -192,18 +230,14 @@ impl Destination {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = Selector::Digest(manifest.digest.clone());
-                let put = put_again(session, reference, &selector, manifest).await;
-                put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))
+                let put = put_again(manifest, || put_at(session, reference, &selector, manifest)).await;
+                self.note(manifest, put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))?)
             }
             Place::Layout { layout, .. } => {
                 let doing = "writing a manifest to";
                 let layout = self.opened(layout.as_ref())?;
                 let failed = |cause| self.failed(Stage::Transfer, doing, &cause);
-                let size = u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX);
-                // A file of that name and size may still hold something else, which nobody could pull.
-                if layout.has_blob(&manifest.digest).await.map_err(failed)? == Some(size)
-                    && layout.manifest(&manifest.digest, size).await.map_err(failed)? == manifest.bytes
-                {
+                if self.holds(manifest).await? {
                     return Ok(());
                 }
                 let mut writer = layout.write_blob(&manifest.digest, temp).await.map_err(failed)?;
@@ -228,15 +262,16 @@ impl Destination {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = target(reference);
-                let put = put_again(session, reference, &selector, root).await;
-                put.map_err(|cause| {
+                let put = put_again(root, || put_at(session, reference, &selector, root)).await;
+                let is_listed = put.map_err(|cause| {
                     let error = self.not_put(Stage::Publish, root, &cause);
                     if sparse && (misses_content(&cause) || error.class == Class::Refused) {
                         not_sparse(error)
                     } else {
                         error
                     }
-                })
+                })?;
+                self.note(root, is_listed)
             }
             Place::Layout { reference, layout } => {
                 let entry = Entry {
@@ -251,7 +286,17 @@ impl Destination {
         }
     }
 
-    fn not_put(&self, stage: Stage, manifest: &Manifest, cause: &registry::Error) -> Error {
+    /// A manifest was put; whether the destination lists it, if it has to be listed.
+    fn note(&self, manifest: &Manifest, is_listed: Option<bool>) -> Result<(), Error> {
+        match is_listed {
+            Some(true) => self.unlisted.saw_kept(),
+            Some(false) => self.unlisted.note(manifest)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn not_put(&self, stage: Stage, manifest: &Manifest, cause: &registry::Error) -> Error {
         let mut error = self.failed(stage, "writing a manifest to", cause);
         // Distribution answers what it will never take with a 500 that says nothing else.
         let unexplained = cause.status() == Some(500) && cause.code() == Some("UNKNOWN");
@@ -288,7 +333,7 @@ impl Destination {
         Transfer { registry, repository, digest: blob.digest.to_string(), bytes: blob.size, resumed: 0, how }
     }
 
-    fn failed(&self, stage: Stage, doing: &str, cause: &dyn super::error::Cause) -> Error {
+    pub(super) fn failed(&self, stage: Stage, doing: &str, cause: &dyn super::error::Cause) -> Error {
         Error::new(stage, cause.class(), format!("{doing} {}: {cause}", self.name))
     }
 }
@@ -306,21 +351,18 @@ fn not_sparse(error: Error) -> Error {
 /// The registry says that it does not have what the manifest names, or that the manifest is not what its digest says. It had
 /// all of it a moment ago, and the digest was computed here: another upload to the same repository may be in the middle of
 /// writing what this one reads.
-fn misses_content(cause: &registry::Error) -> bool {
+pub(super) fn misses_content(cause: &registry::Error) -> bool {
     matches!(cause.code(), Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "DIGEST_INVALID"))
 }
 
-/// Puts the manifest, and once more after a moment each when the registry misses what it has.
-async fn put_again(
-    session: &Session,
-    reference: &Reference,
-    selector: &Selector,
-    manifest: &Manifest,
-) -> Result<(), registry::Error> {
+/// Puts the manifest by `put`, and once more after a moment each when the registry misses what it has.
+pub(super) async fn put_again<T, P>(manifest: &Manifest, put: impl Fn() -> P) -> Result<T, registry::Error>
+where
+    P: Future<Output = Result<T, registry::Error>>,
+{
     let mut pauses = MISSED_PAUSES.iter();
     loop {
-        let put = session.put_manifest(&reference.repository, selector, &manifest.media_type, manifest.bytes.clone());
-        match (put.await, pauses.next()) {
+        match (put().await, pauses.next()) {
             (Err(cause), Some(pause)) if misses_content(&cause) => {
                 tracing::debug!(digest = %manifest.digest, error = %cause, "putting the manifest again");
                 tokio::time::sleep(*pause).await;
@@ -328,6 +370,20 @@ async fn put_again(
             (put, _) => return put,
         }
     }
+}
+
+/// Puts a manifest. For one that refers to another: whether the registry keeps a list of that.
+async fn put_at(
+    session: &Session,
+    reference: &Reference,
+    selector: &Selector,
+    manifest: &Manifest,
+) -> Result<Option<bool>, registry::Error> {
+    let repository = &reference.repository;
+    if subject(manifest).is_some() {
+        return session.put_referrer(repository, selector, manifest).await.map(Some);
+    }
+    session.put_manifest(repository, selector, &manifest.media_type, manifest.bytes.clone()).await.map(|()| None)
 }
 
 /// Every manifest that registries take today says `"schemaVersion": 2`.

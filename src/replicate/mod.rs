@@ -1,7 +1,8 @@
 //! The replication engine: resolve, survey, plan, transfer; publish. Knows registries and images; no jobs' rows, no SQL.
 //!
 //! One attempt reads top to bottom in [`Engine::stage`]: what the source has (`resolve`), what the destination has
-//! (`survey`), what follows from the two (`plan`, pure), and doing it (`transfer`, `blob`). Each attempt is a
+//! (`survey`), what follows from the two (`plan`, pure), and doing it (`transfer`, `blob`); then the same for what refers to
+//! the image (`referrers`). Each attempt is a
 //! reconciliation: content is named by its digest, so that the destination itself is the checkpoint, and an attempt that
 //! died is continued by comparing again, not by remembering what it did.
 //!
@@ -18,10 +19,12 @@ mod content;
 mod destination;
 mod download;
 mod error;
+mod follow;
 mod ledger;
 mod mounting;
 mod plan;
 mod publish;
+mod referrers;
 mod resolve;
 mod resume;
 mod select;
@@ -30,6 +33,7 @@ mod survey;
 mod tasks;
 mod transfer;
 mod turns;
+mod verify;
 
 pub use error::Error;
 pub use ledger::{Ledger, Seen, UploadTurn, Uploaded};
@@ -43,9 +47,11 @@ use crate::tempfiles::TempFiles;
 use bandwidth::Bandwidth;
 use blob::Way;
 use destination::Destination;
+use follow::subjects_of;
 use mounting::{Asking, Mounting};
 use plan::{Current, Verdict, judge, plan};
 use publish::Root;
+use referrers::Memory;
 use select::{Picked, Selection, pick};
 use source::Source;
 use std::collections::BTreeSet;
@@ -118,6 +124,8 @@ pub struct Preview {
     pub blobs: u64,
     /// Bytes of these blobs.
     pub bytes: u64,
+    /// Referrers of it that the destination lacks.
+    pub referrers: u64,
 }
 
 /// Copies images. Shared by all jobs of a process; cheap to clone.
@@ -128,6 +136,7 @@ pub struct Engine {
     mounting: Mounting,
     turns: Turns,
     bandwidth: Bandwidth,
+    memory: Memory,
 }
 
 impl Engine {
@@ -135,12 +144,13 @@ impl Engine {
     #[must_use]
     pub fn new(client: Client, limits: Limits) -> Self {
         let bandwidth = Bandwidth::new(limits.bytes_per_sec, Clock::System);
-        Self { client, limits: Arc::new(limits), mounting: Mounting::default(), turns: Turns::default(), bandwidth }
+        let (mounting, turns, memory) = (Mounting::default(), Turns::default(), Memory::default());
+        Self { client, limits: Arc::new(limits), mounting, turns, bandwidth, memory }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
-    /// is at the destination by digest, and no tag was written; or the destination has the digest already, which between
-    /// two registries costs two HEADs.
+    /// is at the destination by digest, with what refers to it, and no tag was written; or the destination has the digest
+    /// already, which between two registries costs two HEADs and what it takes to see that no referrer is new.
     ///
     /// # Errors
     /// The step that failed, and the class its door gave. Corrupt: the source gave content with a wrong digest twice, and
@@ -154,7 +164,7 @@ impl Engine {
     ) -> Result<Staged, Error> {
         let selection = Selection::of(&wanted.options)?;
         let (source, destination) = self.ends(wanted, &attempt.requests).await?;
-        let mut destination = destination.for_push();
+        let destination = destination.for_push();
         let current = match destination.current().await {
             // Some registries do not even let a repository be looked at that is not there yet: the first upload tells.
             Err(error) if error.class == Class::Denied && !wanted.options.no_clobber => Current::unknown(),
@@ -163,38 +173,79 @@ impl Engine {
         if let Some(digest) = current.digests.first().filter(|_| current.named) {
             attempt.found.get_or_init(|| digest.to_string());
         }
+        let mut way = self.way(source, destination, (attempt, temp, ledger));
         // The source is asked for its digest only when there is something to compare it with. What is copied in part, or is
-        // made smaller, cannot be told by that.
+        // made smaller, or is looked through, cannot be told by that.
         let mut root = None;
-        if !current.digests.is_empty() && !wanted.options.force && selection.is_none() {
-            let digest = match source.digest().await? {
+        if !current.digests.is_empty() && !wanted.options.force && !wanted.options.verify && selection.is_none() {
+            let digest = match way.source.digest().await? {
                 Some(digest) => digest,
-                None => root.insert(source.root(&self.limits).await?).digest.clone(),
+                None => root.insert(way.source.root(&self.limits).await?).digest.clone(),
             };
-            let current = destination.current_as(current.clone(), digest.algorithm()).await?;
-            let demanded = destination.demanded();
-            if judge(&digest, demanded, &current, &wanted.options, destination.name())? == Verdict::AlreadyPresent {
-                return Ok(Staged::nothing(digest));
+            let current = way.destination.current_as(current.clone(), digest.algorithm()).await?;
+            let demanded = way.destination.demanded();
+            if judge(&digest, demanded, &current, &wanted.options, way.destination.name())? == Verdict::AlreadyPresent {
+                let followed = self.follow(wanted, &way, vec![digest.clone()], root.as_ref(), None).await?;
+                return Ok(Staged::nothing(digest).with(followed));
             }
         }
         let root = match root {
             Some(root) => root,
-            None => source.root(&self.limits).await?,
+            None => way.source.root(&self.limits).await?,
         };
-        let Picked { root, chosen, sparse, rewritten_from } =
-            pick(selection.as_ref(), &source, root, &self.limits).await?;
+        let picked = pick(selection.as_ref(), &way.source, root, &self.limits).await?;
         // Again, because it may be the first time, or the tag may have moved since.
-        if self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent
-            && self.has_all(&destination, chosen.as_ref()).await?
-        {
-            return Ok(Staged::nothing(root.digest));
+        let present = self.verdict(wanted, &way.destination, &current, &picked.root).await? == Verdict::AlreadyPresent;
+        if present && !wanted.options.verify && self.has_all(&way.destination, picked.chosen.as_ref()).await? {
+            let (subjects, chosen) = (subjects_of(&picked), picked.chosen.as_ref());
+            let followed = self.follow(wanted, &way, subjects, Some(&picked.root), chosen).await?;
+            return Ok(Staged::nothing(picked.root.digest).with(followed));
         }
-        let tree = resolve::resolve(&source, root, chosen.as_ref(), &self.limits).await?;
-        let inventory = survey::survey(&destination, &tree, wanted.options.force).await?;
-        let plan = plan(tree, &inventory);
-        destination.prepare().await?;
+        way.destination.prepare().await?;
+        self.copy(wanted, &way, picked, present && wanted.options.verify).await
+    }
+
+    /// Brings an image and its referrers; with `verify`, what is missing of an image that the destination names.
+    async fn copy(&self, wanted: &Parsed, way: &Way, picked: Picked, verify: bool) -> Result<Staged, Error> {
+        let mut subjects = subjects_of(&picked);
+        let Picked { root, chosen, sparse, rewritten_from } = picked;
+        let tree = resolve::resolve(&way.source, root, chosen.as_ref(), &self.limits).await?;
+        if self.wants_all(wanted, &way.source, &way.destination) {
+            subjects.extend(tree.children.iter().map(|child| child.digest.clone()));
+        }
+        // Before anything is sent: what cannot be told is not found out after hours.
+        let found = self.find(wanted, &way.source, &way.destination, subjects).await?;
+        let mut healed = None;
+        let inventory = if verify {
+            let gaps = verify::look(&way.destination, &tree, false, &self.limits).await?;
+            if gaps.missing == 0 {
+                let followed = self.bring(wanted, way, found).await?;
+                return Ok(Staged::nothing(tree.root.digest).with(followed).verified(0));
+            }
+            healed = Some(gaps.missing);
+            gaps.inventory
+        } else {
+            survey::survey(&way.destination, &tree, wanted.options.force).await?
+        };
+        let (root, manifests_pushed) = transfer::transfer(way, plan(tree, &inventory)).await?;
+        let followed = self.bring(wanted, way, found).await?;
+        let root = Root { manifest: root, sparse, rewritten_from };
+        let staged = Staged::image(way.destination.clone(), root, way.temp.clone(), manifests_pushed).with(followed);
+        Ok(match healed {
+            Some(healed) => staged.verified(healed),
+            None => staged,
+        })
+    }
+
+    /// What all blobs of an attempt have in common.
+    fn way(
+        &self,
+        source: Source,
+        destination: Destination,
+        (attempt, temp, ledger): (&Arc<Attempt>, &TempFiles, &Arc<dyn Ledger>),
+    ) -> Way {
         let asking = Asking::new(source.repository().is_none());
-        let way = Way {
+        Way {
             source,
             destination,
             attempt: attempt.clone(),
@@ -205,10 +256,7 @@ impl Engine {
             bandwidth: self.bandwidth.clone(),
             asking: Arc::new(asking),
             ledger: ledger.clone(),
-        };
-        let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;
-        let root = Root { manifest: root, sparse, rewritten_from };
-        Ok(Staged::image(way.destination, root, way.temp, manifests_pushed))
+        }
     }
 
     /// Writes the root manifest under the destination's reference: one PUT, or the layout's index entry. Nothing when it
@@ -239,7 +287,9 @@ impl Engine {
         let (source, destination) = self.ends(wanted, &Arc::default()).await?;
         let current = destination.current().await?;
         let root = source.root(&self.limits).await?;
-        let Picked { root, chosen, .. } = pick(selection.as_ref(), &source, root, &self.limits).await?;
+        let picked = pick(selection.as_ref(), &source, root, &self.limits).await?;
+        let referrers = self.count_referrers(wanted, &source, &destination, &picked).await?;
+        let Picked { root, chosen, .. } = picked;
         let already_present = self.verdict(wanted, &destination, &current, &root).await? == Verdict::AlreadyPresent
             && self.has_all(&destination, chosen.as_ref()).await?;
         let same = current.digests.iter().find(|digest| **digest == root.digest);
@@ -252,10 +302,20 @@ impl Engine {
             manifests: 0,
             blobs: 0,
             bytes: 0,
+            referrers,
         };
-        if !already_present {
+        if !already_present || wanted.options.verify {
             let tree = resolve::resolve(&source, root, chosen.as_ref(), &self.limits).await?;
-            let inventory = survey::survey_each(&destination, &tree, &self.limits).await?;
+            let inventory = if already_present {
+                let gaps = verify::look(&destination, &tree, false, &self.limits).await?;
+                preview.already_present = gaps.missing == 0;
+                if preview.already_present {
+                    return Ok(preview);
+                }
+                gaps.inventory
+            } else {
+                survey::survey_each(&destination, &tree, &self.limits).await?
+            };
             let plan = plan(tree, &inventory);
             preview.manifests = plan.manifests();
             preview.blobs = plan::count(plan.missing.len());

@@ -1,6 +1,7 @@
 //! The last step: the one write that others can see, and the report of what it took.
 
 use super::destination::Destination;
+use super::referrers::Followed;
 use super::{Attempt, Error};
 use crate::job::{How, Report};
 use crate::oci::{Digest, Manifest};
@@ -15,6 +16,10 @@ pub struct Staged {
     digest: Digest,
     /// None: there is nothing to write.
     image: Option<Image>,
+    /// None: referrers were no matter.
+    followed: Option<Followed>,
+    /// What was missing below a digest that the destination had; None: that was not looked for.
+    healed: Option<u64>,
 }
 
 /// What is written last.
@@ -37,18 +42,36 @@ struct Image {
 impl Staged {
     /// The destination names `digest` already.
     pub(super) fn nothing(digest: Digest) -> Self {
-        Self { digest, image: None }
+        Self { digest, image: None, followed: None, healed: None }
     }
 
     /// All but the root's tag is there; `manifests_pushed` were put on the way.
     pub(super) fn image(destination: Destination, root: Root, temp: TempFiles, manifests_pushed: u64) -> Self {
-        Self { digest: root.manifest.digest.clone(), image: Some(Image { destination, root, temp, manifests_pushed }) }
+        let digest = root.manifest.digest.clone();
+        let image = Some(Image { destination, root, temp, manifests_pushed });
+        Self { digest, image, followed: None, healed: None }
     }
 
-    /// The destination has the digest of the source already: publishing writes nothing, and only reports.
+    /// The same with what became of its referrers.
+    pub(super) fn with(self, followed: Followed) -> Self {
+        Self { followed: Some(followed), ..self }
+    }
+
+    /// The same, with so much missing below a digest that the destination had.
+    pub(super) fn verified(self, healed: u64) -> Self {
+        Self { healed: Some(healed), ..self }
+    }
+
+    /// The destination has the digest of the source already: publishing does not write it.
     #[must_use]
     pub fn already_present(&self) -> bool {
         self.image.is_none()
+    }
+
+    /// Publishing writes a tag, of the image or of its referrers.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.image.is_some() || self.followed.as_ref().is_some_and(Followed::writes)
     }
 
     /// What the destination has, or is about to have, under its reference.
@@ -68,9 +91,14 @@ impl fmt::Debug for Staged {
     }
 }
 
-/// Writes the root under the destination's reference, and nothing else.
-pub(super) async fn publish(staged: Staged, attempt: &Attempt) -> Result<Report, Error> {
+/// Writes the tags that belong to referrers, then the root under the destination's reference, and nothing else.
+pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Report, Error> {
     let mut report = Report { digest: staged.digest.to_string(), already_present: true, ..Report::default() };
+    report.verified = staged.healed.is_some();
+    report.healed = staged.healed.unwrap_or_default();
+    if let Some(followed) = &mut staged.followed {
+        followed.publish().await?;
+    }
     if let Some(image) = staged.image {
         attempt.publishing.get_or_init(|| report.digest.clone());
         let root = &image.root;
@@ -78,6 +106,13 @@ pub(super) async fn publish(staged: Staged, attempt: &Attempt) -> Result<Report,
         report.rewritten_from = root.rewritten_from.as_ref().map(ToString::to_string);
         report.already_present = false;
         report.manifests_pushed = image.manifests_pushed + 1;
+    }
+    if let Some(mut followed) = staged.followed {
+        // Again, because the root may refer to something itself.
+        followed.publish().await?;
+        report.healed += followed.healed;
+        report.referrers_pushed = followed.pushed;
+        report.manifests_pushed += followed.manifests;
     }
     for transfer in attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         match transfer.how {

@@ -6,6 +6,7 @@
 
 use super::content::{Broken, Checked};
 use super::download::{BlobContent, Body, More};
+use super::referrers::End;
 use super::{Error, Limits};
 use crate::job::{Class, Stage};
 use crate::layout::{Entry, Layout};
@@ -70,6 +71,44 @@ impl Source {
         match &self.place {
             Place::Registry { reference, .. } => Some(&reference.repository),
             Place::Layout { .. } => None,
+        }
+    }
+
+    /// Where its referrers are looked for.
+    pub fn end(&self) -> End {
+        match &self.place {
+            Place::Registry { session, reference } => {
+                End::Registry { session: session.clone(), repository: reference.repository.clone() }
+            }
+            Place::Layout { layout, .. } => End::Layout(layout.clone()),
+        }
+    }
+
+    /// The manifest that another tag names beside the image; None: there is no such tag.
+    ///
+    /// # Errors
+    /// As [`root`](Self::root).
+    pub async fn tagged(&self, tag: &str, limits: &Limits) -> Result<Option<Manifest>, Error> {
+        let entry;
+        let (selector, said) = match &self.place {
+            Place::Registry { .. } => match tag.parse() {
+                Ok(tag) => (Selector::Tag(tag), Said::default()),
+                Err(_) => return Ok(None),
+            },
+            Place::Layout { layout, .. } => {
+                let entries = layout.entries_of(Some(tag)).await.map_err(|cause| unreadable(&cause))?;
+                let Some(first) = entries.into_iter().next() else { return Ok(None) };
+                entry = first;
+                let said = Said { media_type: Some(&entry.media_type), size: Some(entry.size) };
+                (Selector::Digest(entry.digest.clone()), said)
+            }
+        };
+        match self.read(&selector, said, limits).await {
+            Ok(read) => {
+                read.map(Some).map_err(|(_, wrong)| self.not_copied(&format!("{tag} beside {}", self.name), &wrong))
+            }
+            Err(error) if error.class == Class::Absent => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -132,6 +132,8 @@ async fn replicate(
     };
     if !staged.already_present() {
         remark_moved(parts, claim, attempt).await;
+    }
+    if staged.writes() {
         match lease.confirm(claim).await {
             Ok(Confirmed::Yes) => {}
             Ok(Confirmed::CancelRequested) => return Verdict::Cancelled,

@@ -62,6 +62,8 @@ fn pairs(job: &Job) -> Vec<(&'static str, String)> {
             ("digest", Some(report.digest.clone())),
             ("made from", report.rewritten_from.clone()),
             ("already there", report.already_present.then(|| "yes".to_owned())),
+            ("healed", report.verified.then(|| report.healed.to_string())),
+            ("referrers pushed", (report.referrers_pushed > 0).then(|| report.referrers_pushed.to_string())),
             ("manifests pushed", Some(report.manifests_pushed.to_string())),
             ("blobs", Some(blobs(report))),
             ("bytes copied", Some(bytes(report.bytes_copied))),

@@ -43,7 +43,7 @@ fn commands() {
 #[test]
 fn options() {
     let binary = Binary::new();
-    for option in ["--tags=a,b", "--all-tags", "--referrers", "--referrers=all"] {
+    for option in ["--tags=a,b", "--all-tags"] {
         for command in ["replicate", "enqueue"] {
             let output = binary.run(&[command, option, "a.example/x:1", "b.example/x:1"]).expect_code(1);
             let name = option.split('=').next().unwrap();
@@ -62,12 +62,12 @@ fn options_of_rows() {
     let binary = Binary::new();
     binary.run(&["db", "migrate"]).success();
     let insert = "INSERT INTO jobs (source, destination, options) VALUES \
-        ('a.example/x:1', 'b.example/x:1', '{\"referrers\":\"root\"}')";
+        ('a.example/x:1', 'b.example/x:1', '{\"all_tags\":true}')";
     if binary.sql(insert).is_none() {
         return;
     }
     binary.run(&["work", "--drain"]).expect_code(1);
     let job = binary.run(&["jobs", "show", "1", "-o", "json"]).success().json();
     assert_eq!(job["state"], "failed");
-    assert!(job["failure"]["message"].as_str().unwrap().contains("not implemented"), "{job:#}");
+    assert!(job["failure"]["message"].as_str().unwrap().contains("unknown field `all_tags`"), "{job:#}");
 }

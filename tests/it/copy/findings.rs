@@ -25,7 +25,8 @@ fn large_layers_and_tokens_on_both_sides_are_within_the_budget() {
         let (source, destination) = (bearer(), bearer());
         let image = ImageBuilder::oci(layers as u64).layers(layers, LARGE).build();
         source.put_image("a", "v1", &image);
-        let job = replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+        let job =
+            replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &["--no-referrers"]);
         assert_whole(&destination, "b", "v1", &image);
         assert_within_budget(&job, layers as u64);
         let asked = destination.token_requests();
@@ -67,7 +68,8 @@ fn large_layers_behind_redirects_are_within_the_budget() {
     source.put_image("a", "v1", &image);
     storage.put_image("a", "v1", &image);
     source.fault(Matcher::new("GET", "/blobs/").always(), Fault::RedirectTo(storage.base_url()));
-    let job = replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
+    let job =
+        replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &["--no-referrers"]);
     assert_whole(&destination, "b", "v1", &image);
     assert_within_budget(&job, 8);
     assert_eq!(destination.count("HEAD", "/blobs/"), 1, "one answer that it is not there is enough");
@@ -93,7 +95,8 @@ fn a_refused_mount_is_not_wished_for_again() {
     let image = ImageBuilder::oci(1).layers(12, 2_000).build();
     registry.put_image("a", "v1", &image);
     registry.fault(Matcher::new("POST", "mount=").always(), Fault::error(400, "UNSUPPORTED", "no mounts here"));
-    let job = replicated(&binary(), &registry.reference("a", "v1"), &registry.reference("b", "v1"), &[]);
+    let job =
+        replicated(&binary(), &registry.reference("a", "v1"), &registry.reference("b", "v1"), &["--no-referrers"]);
     assert_whole(&registry, "b", "v1", &image);
     assert_within_budget(&job, 12);
     // Each of those that run at a time may be refused once from the other repository, and once from its own.

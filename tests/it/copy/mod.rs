@@ -14,6 +14,7 @@ mod memory;
 mod options;
 mod platforms;
 mod redirects;
+mod referrers;
 mod refusals;
 mod requests;
 mod resume;
@@ -21,6 +22,7 @@ mod secrets;
 mod shapes;
 mod tls;
 mod upload_once;
+mod verify;
 
 use crate::support::binary::{Binary, Output};
 use crate::support::fake::Fake;

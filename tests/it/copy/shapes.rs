@@ -150,21 +150,6 @@ fn skopeo_accepts_what_was_copied() {
     assert_eq!(inspected["Layers"].as_array().map(Vec::len), Some(2), "{inspected:#}");
 }
 
-/// Signatures and the like come with an option that is not there yet: they are neither looked for nor copied.
-#[test]
-fn what_refers_to_an_image_stays_behind() {
-    let options = || Options { referrers: true, ..Options::default() };
-    let (source, destination) = (Fake::start_with(options()), Fake::start_with(options()));
-    let image = ImageBuilder::oci(1).layer(1_000).build();
-    let signature = image::artifact(2, Some(&image));
-    source.put_image("a", "v1", &image);
-    source.put_image("a", &image.digest.replace(':', "-"), &signature);
-    replicated(&binary(), &source.reference("a", "v1"), &destination.reference("b", "v1"), &[]);
-    assert_whole(&destination, "b", "v1", &image);
-    assert_eq!(source.count("*", "/referrers/") + source.count("*", "/manifests/sha256-"), 0);
-    assert!(destination.manifest("b", &signature.digest).is_none());
-}
-
 #[test]
 fn a_foreign_layer_is_kept_by_reference() {
     let (source, elsewhere, destination) = (Fake::start(), Fake::start(), Fake::start());

@@ -116,13 +116,13 @@ async fn a_bare_row_that_does_not_parse_fails_with_the_reason() {
     let bench = Bench::new().await;
     bench.sql("INSERT INTO jobs (source, destination) VALUES ('alpine', 'b.example/UPPER/x:1')").await.unwrap();
     bench
-        .sql("INSERT INTO jobs (source, destination, options) VALUES ('alpine', 'b.example/x:1', '{\"referrers\":\"root\"}')")
+        .sql("INSERT INTO jobs (source, destination, options) VALUES ('alpine', 'b.example/x:1', '{\"referrers\":\"some\"}')")
         .await
         .unwrap();
     bench.sql("INSERT INTO jobs (source, destination) VALUES ('oci:rel/dir:x', 'b.example/x:1')").await.unwrap();
     let intake = bench.store.intake().await.unwrap();
     assert_eq!((intake.accepted, intake.rejected.len()), (0, 3));
-    for (id, word) in [(1, "UPPER"), (2, "not implemented"), (3, "absolute")] {
+    for (id, word) in [(1, "UPPER"), (2, "unknown variant `some`"), (3, "absolute")] {
         let job = bench.job(id).await;
         assert_eq!(job.state, State::Failed);
         let failure = job.failure.unwrap();

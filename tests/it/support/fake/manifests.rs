@@ -33,6 +33,7 @@ pub fn read_or_delete(exchange: &Exchange, name: &str, reference: &str) -> Answe
         return Answer::error(404, "MANIFEST_UNKNOWN", "the Accept header does not name the manifest's type");
     }
     let mut answer = Answer::with(200, bytes).header("content-type", media_type);
+    answer.set_header("etag", shared.options.etags.then(|| format!("\"{digest}\"")));
     answer.set_header("docker-content-digest", shared.options.digest_header.then_some(digest));
     answer
 }
@@ -56,6 +57,12 @@ pub async fn put(exchange: &mut Exchange, name: &str, reference: &str) -> io::Re
         return Ok(Answer::error(400, "DIGEST_INVALID", "the manifest has another digest"));
     }
     let mut state = shared.state();
+    if let Some(expected) = exchange.header("if-match").filter(|_| shared.options.etags) {
+        let held = state.manifest(name, reference).map(|(digest, _)| format!("\"{digest}\""));
+        if held.as_deref() != Some(expected) {
+            return Ok(Answer::error(412, "MANIFEST_INVALID", "it was replaced meanwhile"));
+        }
+    }
     let missing = if shared.options.verify_manifests { state.missing(name, &value) } else { Vec::new() };
     if !missing.is_empty() {
         let error = |digest: &String| json!({ "code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": digest });
@@ -76,7 +83,7 @@ pub fn referrers(exchange: &Exchange, name: &str, digest: &str) -> Answer {
     if !exchange.shared.options.referrers {
         return Answer::error(404, "UNSUPPORTED", "no referrers API here");
     }
-    let wanted = exchange.query.get("artifactType");
+    let wanted = exchange.query.get("artifactType").filter(|_| exchange.shared.options.referrers_filter);
     let mut state = exchange.shared.state();
     let mut found = Vec::new();
     for (own, (media_type, bytes)) in &state.repository(name).manifests {
@@ -89,10 +96,18 @@ pub fn referrers(exchange: &Exchange, name: &str, digest: &str) -> Answer {
             }));
         }
     }
+    let limit = exchange.shared.options.referrers_page;
+    let start: usize = exchange.query.get("start").and_then(|start| start.parse().ok()).unwrap_or(0);
+    let asked = wanted.map(|wanted| format!("artifactType={wanted}&")).unwrap_or_default();
+    let next = start + limit;
+    let link =
+        (found.len() > next).then(|| format!("</v2/{name}/referrers/{digest}?{asked}start={next}>; rel=\"next\""));
+    let found: Vec<Value> = found.into_iter().skip(start).take(limit).collect();
     let media_type = crate::support::image::media::OCI_INDEX;
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": found });
     let mut answer = Answer::json(200, &index);
     answer.set_header("content-type", Some(media_type.to_owned()));
     answer.set_header("oci-filters-applied", wanted.map(|_| "artifactType".to_owned()));
+    answer.set_header("link", link);
     answer
 }

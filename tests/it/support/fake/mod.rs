@@ -47,6 +47,12 @@ pub struct Options {
     pub auth: Auth,
     /// Answers the referrers API, and `OCI-Subject` on manifests with a subject.
     pub referrers: bool,
+    /// Most entries of a page of referrers.
+    pub referrers_page: usize,
+    /// Filters referrers by artifact type where that is asked for, and says so.
+    pub referrers_filter: bool,
+    /// Sends an ETag with manifests, and puts one only where If-Match has the right one.
+    pub etags: bool,
     /// Sends Docker-Content-Digest.
     pub digest_header: bool,
     pub location: LocationStyle,
@@ -86,6 +92,9 @@ impl Default for Options {
         Self {
             auth: Auth::None,
             referrers: false,
+            referrers_page: 100,
+            referrers_filter: true,
+            etags: false,
             digest_header: true,
             location: LocationStyle::Absolute,
             mounts: true,

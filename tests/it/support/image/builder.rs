@@ -182,12 +182,17 @@ pub fn index_with(media_type: &str, algorithm: Algorithm, children: Vec<Image>, 
 
 /// An artifact: the empty config and one blob, all of types no registry knows.
 pub fn artifact(seed: u64, subject: Option<&Image>) -> Image {
+    artifact_of("application/vnd.example.thing", seed, subject)
+}
+
+/// The same of this artifact type.
+pub fn artifact_of(artifact_type: &str, seed: u64, subject: Option<&Image>) -> Image {
     let config = Blob::new(media::OCI_EMPTY, Algorithm::Sha256, "{}");
     let payload = Blob::new("application/vnd.example.thing+cbor", Algorithm::Sha256, random_bytes(seed, 3_000));
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": media::OCI_MANIFEST,
-        "artifactType": "application/vnd.example.thing",
+        "artifactType": artifact_type,
         "config": config.descriptor(),
         "layers": [payload.descriptor()],
         "annotations": { "org.example.seed": seed.to_string() },

@@ -7,7 +7,7 @@ mod builder;
 mod layout;
 mod push;
 
-pub use builder::{ImageBuilder, artifact, docker_list, index, index_with};
+pub use builder::{ImageBuilder, artifact, artifact_of, docker_list, index, index_with};
 
 use super::content::{Algorithm, Content};
 use bytes::Bytes;

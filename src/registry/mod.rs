@@ -75,6 +75,7 @@ struct Shared {
     /// What each registry wants, by host and how it is trusted.
     challenges: Mutex<HashMap<String, auth::Known>>,
     profiles: profile::Profiles,
+    pacing: pacing::Pacing,
     warnings: warnings::Warnings,
     first_pause: Duration,
 }
@@ -104,6 +105,7 @@ impl Client {
             tokens: token::Tokens::default(),
             challenges: Mutex::default(),
             profiles: profile::Profiles::new(settings.overrides()),
+            pacing: pacing::Pacing::default(),
             warnings: warnings::Warnings::default(),
             settings,
             clock,

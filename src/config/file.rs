@@ -71,7 +71,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
     for (section, content) in &table {
         let known = settings::SETTINGS.iter().any(|setting| setting.section == section);
         match content {
-            toml::Value::Table(hosts) if section == "registries" => file.registries(hosts),
+            toml::Value::Table(hosts) if section == "registries" => file.registries(hosts, folder),
             _ if !known => file.problems.push(format!("unknown section [{section}]: use {}", sections())),
             toml::Value::Table(keys) => {
                 for (key, value) in keys {
@@ -87,7 +87,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
 }
 
 impl File {
-    fn registries(&mut self, hosts: &toml::Table) {
+    fn registries(&mut self, hosts: &toml::Table, folder: &Path) {
         for (host, content) in hosts {
             let toml::Value::Table(keys) = content else {
                 self.problems.push(format!("registries.\"{host}\" must be a section: write [registries.\"{host}\"]"));
@@ -96,8 +96,14 @@ impl File {
             if let Some(problem) = no_host(host) {
                 self.problems.push(format!("[registries.\"{host}\"]: {problem}"));
             }
-            let settings = registries::read(host, keys, &mut self.problems);
-            self.registries.insert(host.clone(), settings);
+            let section = registries::read(host, keys, folder, &mut self.problems);
+            if section.insecure {
+                self.insecure_hosts.push(host.clone());
+            }
+            if let Some(jobs) = section.max_running {
+                self.registry_limits.insert(host.clone(), jobs);
+            }
+            self.registries.insert(host.clone(), section.settings);
         }
     }
 
@@ -108,11 +114,11 @@ impl File {
                 return Ok(());
             }
             ("registry", "insecure") => {
-                self.insecure_hosts = strings(section, key, value)?;
+                self.insecure_hosts.extend(strings(section, key, value)?);
                 return self.insecure_hosts.iter().try_for_each(|host| check_host("insecure", host));
             }
             ("registry", "max_running") => {
-                self.registry_limits = limits(value)?;
+                self.registry_limits.extend(limits(value)?);
                 return self.registry_limits.keys().try_for_each(|host| check_host("max_running", host));
             }
             _ => {}

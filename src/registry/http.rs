@@ -12,7 +12,6 @@ use super::error::{Complaint, ERROR_BODY_LIMIT};
 use super::pacing::Kind;
 use super::redirects::{self, MAX_REDIRECTS};
 use super::retries::{Retries, retry_after};
-use super::scheme::is_loopback;
 use super::scopes::Scopes;
 use super::token::Margin;
 use super::{Error, Session, network};
@@ -290,7 +289,7 @@ impl Session {
 
     /// The HTTP client for a URL.
     pub(super) fn client(&self, url: &Url) -> &reqwest::Client {
-        self.shared.clients.pick(self.verifies_url(url), !is_loopback(url.authority()))
+        self.shared.clients.pick(url, self.verifies_url(url))
     }
 
     /// Reads what was wanted of a response that is no redirect.

@@ -47,7 +47,8 @@ pub use manifests::{FetchedManifest, ManifestHead};
 pub use pacing::Kind;
 pub use profile::Profile;
 pub use settings::{
-    CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, RegistrySettings, Settings, TRIES,
+    CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, Identity, MANIFEST_LIMIT, Proxy, RegistrySettings, Settings,
+    TRIES,
 };
 pub use tags::TagCursor;
 pub use upload::{Upload, UploadStart};

@@ -4,8 +4,9 @@
 //! being passed over. The file is walked as a TOML table rather than deserialised into structs, because serde stops at the
 //! first problem and we name them all.
 
-use super::{Error, absolute, registries, settings};
-use crate::registry::RegistrySettings;
+use super::{Error, absolute, rate, registries, settings};
+use crate::registry::{RegistrySettings, canonical_host};
+use crate::replicate::{Rates, Window};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,10 @@ pub struct File {
     pub registry_limits: BTreeMap<String, u32>,
     /// `[registries."host[:port]"]`, by host.
     pub registries: BTreeMap<String, RegistrySettings>,
+    /// The bandwidth of single registries, by host.
+    pub registry_rates: BTreeMap<String, Rates>,
+    /// `copy.bandwidth_windows`.
+    pub bandwidth_windows: Vec<Window>,
     /// What is wrong with the rest of it, one line each.
     pub problems: Vec<String>,
 }
@@ -101,9 +106,13 @@ impl File {
                 self.insecure_hosts.push(host.clone());
             }
             if let Some(jobs) = section.max_running {
-                self.registry_limits.insert(host.clone(), jobs);
+                self.registry_limits.insert(canonical_host(host), jobs);
             }
-            self.registries.insert(host.clone(), section.settings);
+            let rates = Rates { bytes_per_sec: section.bandwidth, windows: section.bandwidth_windows };
+            if rates != Rates::default() {
+                self.registry_rates.insert(canonical_host(host), rates);
+            }
+            self.registries.insert(canonical_host(host), section.settings);
         }
     }
 
@@ -111,6 +120,11 @@ impl File {
         match (section, key) {
             ("registry", "ca_files") => {
                 self.ca_files = strings(section, key, value)?.into_iter().map(|path| folder.join(path)).collect();
+                return Ok(());
+            }
+            ("copy", "bandwidth_windows") => {
+                let windows = rate::windows(value).map_err(|problem| format!("{section}.{key}: {problem}"))?;
+                self.bandwidth_windows = windows;
                 return Ok(());
             }
             ("registry", "insecure") => {
@@ -182,6 +196,9 @@ fn keys(section: &str) -> String {
         settings::SETTINGS.iter().filter(|setting| setting.section == section).map(|setting| setting.key).collect();
     if section == "registry" {
         names.extend(["ca_files", "insecure", "max_running"]);
+    }
+    if section == "copy" {
+        names.push("bandwidth_windows");
     }
     names.join(", ")
 }

@@ -1,11 +1,15 @@
 //! Sections of the file about one registry each: `[registries."host:port"]`.
 
+use super::rate;
 use crate::registry::profile::{self, Mount, Overrides};
 use crate::registry::{Identity, Kind, RegistrySettings};
+use crate::replicate::Window;
 use std::path::{Path, PathBuf};
 
 /// Every key of such a section.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
+    "bandwidth",
+    "bandwidth_windows",
     "ca_files",
     "chunk_bytes",
     "chunked",
@@ -33,6 +37,10 @@ pub struct Section {
     pub insecure: bool,
     /// Running jobs with this registry as their destination.
     pub max_running: Option<u32>,
+    /// Bytes a second to and from it; 0 is no limit.
+    pub bandwidth: u64,
+    /// Times at which that is another.
+    pub bandwidth_windows: Vec<Window>,
     client_cert: Option<PathBuf>,
     client_key: Option<PathBuf>,
 }
@@ -80,6 +88,8 @@ fn take(section: &mut Section, key: &str, value: &toml::Value, folder: &Path) ->
         "client_key" => section.client_key = Some(folder.join(text(value)?)),
         "proxy" => section.settings.proxy = Some(text(value)?.parse()?),
         "max_running" => section.max_running = Some(small(value, 1, u32::MAX, "jobs")?),
+        "bandwidth" => section.bandwidth = rate::bandwidth(value)?,
+        "bandwidth_windows" => section.bandwidth_windows = rate::windows(value)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -167,7 +177,8 @@ mod tests {
         let (section, problems) = parse(
             "profile = 'gcr'\nchunked = true\nchunk_bytes = 8388608\nmax_parts = 100\nreports_offset = false\n\
              single_put_limit_bytes = 0\nmount = 'needs-from'\nverifies_manifests = true\nreferrers_api = false\n\
-             requests_per_sec = { manifest_write = 10, all = 30 }\ninsecure = true\nmax_running = 3\nproxy = 'none'",
+             requests_per_sec = { manifest_write = 10, all = 30 }\ninsecure = true\nmax_running = 3\nproxy = 'none'\nbandwidth = '5MiB/s'\n\
+             bandwidth_windows = [{ from = '08:00', to = '18:00', rate = '1MiB/s' }]",
         );
         assert_eq!(problems, Vec::<String>::new());
         let expected = Overrides {
@@ -185,6 +196,7 @@ mod tests {
         assert_eq!(section.settings.profile, expected);
         assert_eq!((section.insecure, section.max_running), (true, Some(3)));
         assert_eq!(section.settings.proxy, Some(Proxy::None));
+        assert_eq!((section.bandwidth, section.bandwidth_windows.len()), (5 << 20, 1));
     }
 
     #[test]
@@ -203,6 +215,7 @@ mod tests {
             ("proxy = 'p:8080'", ["proxy", "http://HOST:PORT"]),
             ("ca_files = ['a.pem']", ["/nonexistent/a.pem", "not there"]),
             ("ca_files = 'a.pem'", ["ca_files", "list"]),
+            ("bandwidth = 'fast'", ["bandwidth", "fast"]),
             ("max_running = 0", ["max_running", "jobs"]),
         ] {
             let (_, problems) = parse(text);

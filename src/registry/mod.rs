@@ -46,6 +46,7 @@ pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};
 pub use pacing::Kind;
 pub use profile::Profile;
+pub use settings::canonical as canonical_host;
 pub use settings::{
     CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, Identity, MANIFEST_LIMIT, Proxy, RegistrySettings, Settings,
     TRIES,

@@ -109,7 +109,8 @@ impl FromStr for Proxy {
 }
 
 /// The name by which settings of a host are kept: lower case, Docker Hub as in references.
-pub(super) fn canonical(host: &str) -> String {
+#[must_use]
+pub fn canonical(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     match host.as_str() {
         "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),

@@ -29,6 +29,7 @@ mod tasks;
 mod transfer;
 mod turns;
 
+pub use bandwidth::{Rates, Window};
 pub use error::Error;
 pub use publish::Staged;
 
@@ -37,7 +38,7 @@ use crate::job::{Class, Parsed, ProgressCounter, Report, Transfer};
 use crate::oci::{Digest, Manifest};
 use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
-use bandwidth::Bandwidth;
+use bandwidth::Bandwidths;
 use blob::Way;
 use destination::Destination;
 use mounting::{Asking, Mounting};
@@ -45,7 +46,7 @@ use plan::{Current, Verdict, judge, plan};
 use publish::Root;
 use select::{Picked, Selection, pick};
 use source::Source;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use tasks::side_by_side;
@@ -66,8 +67,10 @@ pub struct Limits {
     /// Tries of one blob within an attempt, the first included (default 3: what three tries do not mend is the job's
     /// own retry, with its longer pauses).
     pub blob_tries: u32,
-    /// Bytes of blobs a second, over all copies of this engine (default 0: no limit).
-    pub bytes_per_sec: u64,
+    /// Bytes of blobs a second, over all copies of this engine (default: no limit).
+    pub bandwidth: Rates,
+    /// The same for what goes to and from single registries, by host.
+    pub registries: BTreeMap<String, Rates>,
 }
 
 impl Default for Limits {
@@ -78,7 +81,8 @@ impl Default for Limits {
             manifests: 2000,
             manifest_bytes: 8 * 1024 * 1024,
             blob_tries: 3,
-            bytes_per_sec: 0,
+            bandwidth: Rates::default(),
+            registries: BTreeMap::new(),
         }
     }
 }
@@ -124,15 +128,15 @@ pub struct Engine {
     limits: Arc<Limits>,
     mounting: Mounting,
     turns: Turns,
-    bandwidth: Bandwidth,
+    bandwidths: Bandwidths,
 }
 
 impl Engine {
     /// An engine that works through `client`.
     #[must_use]
     pub fn new(client: Client, limits: Limits) -> Self {
-        let bandwidth = Bandwidth::new(limits.bytes_per_sec, Clock::System);
-        Self { client, limits: Arc::new(limits), mounting: Mounting::default(), turns: Turns::default(), bandwidth }
+        let bandwidths = Bandwidths::new(&limits.bandwidth, &limits.registries, &Clock::System);
+        Self { client, limits: Arc::new(limits), mounting: Mounting::default(), turns: Turns::default(), bandwidths }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -193,7 +197,7 @@ impl Engine {
             limits: self.limits.clone(),
             mounting: self.mounting.clone(),
             turns: self.turns.clone(),
-            bandwidth: self.bandwidth.clone(),
+            bandwidth: self.bandwidths.of_copy([wanted.source.host(), wanted.destination.host()]),
             asking: Arc::new(asking),
         };
         let (root, manifests_pushed) = transfer::transfer(&way, plan).await?;

@@ -30,7 +30,6 @@ mod man;
 mod manifest;
 mod output;
 mod queue;
-mod rate;
 mod replicate;
 mod report;
 mod sql;

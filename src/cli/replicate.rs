@@ -8,7 +8,8 @@ use super::enqueue::print_one;
 use super::error::{Error, Result};
 use super::output::bytes;
 use super::report::count;
-use super::{Context, rate, report};
+use super::{Context, report};
+use crate::config::rate;
 use crate::daemon::{self, Followed};
 use crate::job::NewJob;
 use crate::worker::Parts;
@@ -31,7 +32,7 @@ pub struct ReplicateArgs {
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
     /// Bytes a second at most, all copies together, such as 50MiB/s; 0 is no limit [default: 0].
-    #[arg(long, value_name = "RATE", value_parser = rate::rate)]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
     bandwidth: Option<u64>,
     #[command(flatten)]
     copy: CopyArgs,

@@ -1,7 +1,8 @@
 //! `work`: run workers and sweeper until a signal, or with `--drain` until nothing is left to do.
 
 use super::error::{Error, Result};
-use super::{Context, rate, when};
+use super::{Context, when};
+use crate::config::rate;
 use crate::daemon;
 use crate::worker::Worked;
 use std::time::Duration;
@@ -13,7 +14,7 @@ pub struct WorkArgs {
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
     /// Bytes a second at most, all copies together, such as 50MiB/s; 0 is no limit [default: 0].
-    #[arg(long, value_name = "RATE", value_parser = rate::rate)]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
     bandwidth: Option<u64>,
     /// End when nothing is pending, running or waiting for a retry; exit 1 when a job failed meanwhile.
     #[arg(long)]

@@ -4,8 +4,9 @@
 //! being passed over. The file is walked as a TOML table rather than deserialised into structs, because serde stops at the
 //! first problem and we name them all.
 
-use super::{Error, absolute, registries, settings};
-use crate::registry::RegistrySettings;
+use super::{Error, absolute, rate, registries, settings};
+use crate::registry::{RegistrySettings, canonical_host};
+use crate::replicate::{Rates, Window};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,10 @@ pub struct File {
     pub registry_limits: BTreeMap<String, u32>,
     /// `[registries."host[:port]"]`, by host.
     pub registries: BTreeMap<String, RegistrySettings>,
+    /// The bandwidth of single registries, by host.
+    pub registry_rates: BTreeMap<String, Rates>,
+    /// `copy.bandwidth_windows`.
+    pub bandwidth_windows: Vec<Window>,
     /// What is wrong with the rest of it, one line each.
     pub problems: Vec<String>,
 }
@@ -71,7 +76,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
     for (section, content) in &table {
         let known = settings::SETTINGS.iter().any(|setting| setting.section == section);
         match content {
-            toml::Value::Table(hosts) if section == "registries" => file.registries(hosts),
+            toml::Value::Table(hosts) if section == "registries" => file.registries(hosts, folder),
             _ if !known => file.problems.push(format!("unknown section [{section}]: use {}", sections())),
             toml::Value::Table(keys) => {
                 for (key, value) in keys {
@@ -87,7 +92,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
 }
 
 impl File {
-    fn registries(&mut self, hosts: &toml::Table) {
+    fn registries(&mut self, hosts: &toml::Table, folder: &Path) {
         for (host, content) in hosts {
             let toml::Value::Table(keys) = content else {
                 self.problems.push(format!("registries.\"{host}\" must be a section: write [registries.\"{host}\"]"));
@@ -96,8 +101,18 @@ impl File {
             if let Some(problem) = no_host(host) {
                 self.problems.push(format!("[registries.\"{host}\"]: {problem}"));
             }
-            let settings = registries::read(host, keys, &mut self.problems);
-            self.registries.insert(host.clone(), settings);
+            let section = registries::read(host, keys, folder, &mut self.problems);
+            if section.insecure {
+                self.insecure_hosts.push(host.clone());
+            }
+            if let Some(jobs) = section.max_running {
+                self.registry_limits.insert(canonical_host(host), jobs);
+            }
+            let rates = Rates { bytes_per_sec: section.bandwidth, windows: section.bandwidth_windows };
+            if rates != Rates::default() {
+                self.registry_rates.insert(canonical_host(host), rates);
+            }
+            self.registries.insert(canonical_host(host), section.settings);
         }
     }
 
@@ -107,12 +122,17 @@ impl File {
                 self.ca_files = strings(section, key, value)?.into_iter().map(|path| folder.join(path)).collect();
                 return Ok(());
             }
+            ("copy", "bandwidth_windows") => {
+                let windows = rate::windows(value).map_err(|problem| format!("{section}.{key}: {problem}"))?;
+                self.bandwidth_windows = windows;
+                return Ok(());
+            }
             ("registry", "insecure") => {
-                self.insecure_hosts = strings(section, key, value)?;
+                self.insecure_hosts.extend(strings(section, key, value)?);
                 return self.insecure_hosts.iter().try_for_each(|host| check_host("insecure", host));
             }
             ("registry", "max_running") => {
-                self.registry_limits = limits(value)?;
+                self.registry_limits.extend(limits(value)?);
                 return self.registry_limits.keys().try_for_each(|host| check_host("max_running", host));
             }
             _ => {}
@@ -176,6 +196,9 @@ fn keys(section: &str) -> String {
         settings::SETTINGS.iter().filter(|setting| setting.section == section).map(|setting| setting.key).collect();
     if section == "registry" {
         names.extend(["ca_files", "insecure", "max_running"]);
+    }
+    if section == "copy" {
+        names.push("bandwidth_windows");
     }
     names.join(", ")
 }

@@ -10,12 +10,15 @@
 mod file;
 pub mod logging;
 mod paths;
+mod rate;
 mod registries;
 pub mod settings;
 
 pub use paths::ensure_private_dir;
+pub use rate::rate;
 
 use crate::job::retry::Policy;
+use crate::replicate::{Rates, Window};
 use crate::store::DatabaseUrl;
 use crate::{registry, replicate, worker};
 use settings::Values;
@@ -71,6 +74,10 @@ pub struct Config {
     pub insecure_hosts: Vec<String>,
     /// What is set for single registries, by host (`host[:port]`).
     pub registries: BTreeMap<String, registry::RegistrySettings>,
+    /// Bandwidth of single registries, by host.
+    pub registry_rates: BTreeMap<String, Rates>,
+    /// Times at which the bandwidth of all copies is another.
+    pub bandwidth_windows: Vec<Window>,
     /// For these destination registries: at most so many running jobs, on all workers together.
     pub registry_limits: BTreeMap<String, u32>,
     /// The folder that relative layout paths are taken from.
@@ -132,6 +139,8 @@ impl Config {
                 ca_files,
                 insecure_hosts: file.insecure_hosts,
                 registries: file.registries,
+                registry_rates: file.registry_rates,
+                bandwidth_windows: file.bandwidth_windows,
                 registry_limits: file.registry_limits,
                 base,
             }),
@@ -195,7 +204,11 @@ impl Config {
             manifests: MANIFESTS_PER_IMAGE,
             manifest_bytes: self.manifest_limit(),
             blob_tries: BLOB_TRIES,
-            bytes_per_sec: self.values.get("copy", "bandwidth_bytes_per_sec"),
+            bandwidth: Rates {
+                bytes_per_sec: self.values.get("copy", "bandwidth_bytes_per_sec"),
+                windows: self.bandwidth_windows.clone(),
+            },
+            registries: self.registry_rates.clone(),
         }
     }
 

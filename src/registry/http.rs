@@ -9,9 +9,9 @@
 
 use super::auth::{self, Grant};
 use super::error::{Complaint, ERROR_BODY_LIMIT};
+use super::pacing::Kind;
 use super::redirects::{self, MAX_REDIRECTS};
 use super::retries::{Retries, retry_after};
-use super::scheme::is_loopback;
 use super::scopes::Scopes;
 use super::token::Margin;
 use super::{Error, Session, network};
@@ -159,7 +159,8 @@ impl Session {
         loop {
             let url = self.url(&request.target.host, &request.path).await?;
             let grant = self.grant(&request.target, Margin::Short).await?;
-            let mut answer = self.exchange(&call(request, url, &grant)).await?;
+            let kind = Kind::of(&request.method, &request.path);
+            let mut answer = self.paced(&request.target.host, kind, &call(request, url, &grant)).await?;
             answer.hint = auth::hint(grant.identity.as_deref());
             if !answer.foreign {
                 self.shared.profiles.hear(&request.target.host, &answer.headers);
@@ -176,6 +177,29 @@ impl Session {
                 }
             }
             return Ok(answer);
+        }
+    }
+
+    /// One exchange with the registry or token server `host`, when it may be asked.
+    ///
+    /// # Errors
+    /// As for [`exchange`](Self::exchange), and Retry when it wants to be left alone for longer than a request may wait.
+    pub(super) async fn paced(&self, host: &str, kind: Kind, call: &Call) -> Result<Answer, Error> {
+        let pass = self.pace(host, kind, &call.method).await?;
+        match self.exchange(call).await {
+            Ok(answer) => {
+                // Where a redirect led, somebody else answered.
+                if !answer.foreign {
+                    pass.answered(&self.shared.clock, answer.status, answer.retry_after, &answer.headers);
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                if network::is_connect(&error) {
+                    pass.unanswered();
+                }
+                Err(error)
+            }
         }
     }
 
@@ -265,7 +289,7 @@ impl Session {
 
     /// The HTTP client for a URL.
     pub(super) fn client(&self, url: &Url) -> &reqwest::Client {
-        self.shared.clients.pick(self.verifies_url(url), !is_loopback(url.authority()))
+        self.shared.clients.pick(url, self.verifies_url(url))
     }
 
     /// Reads what was wanted of a response that is no redirect.

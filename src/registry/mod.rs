@@ -48,8 +48,10 @@ pub use manifests::{FetchedManifest, ManifestHead};
 pub use pacing::Kind;
 pub use profile::Profile;
 pub use referrers::{Listed, Versioned};
+pub use settings::canonical as canonical_host;
 pub use settings::{
-    CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, MANIFEST_LIMIT, RegistrySettings, Settings, TRIES,
+    CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, Identity, MANIFEST_LIMIT, Proxy, RegistrySettings, Settings,
+    TRIES,
 };
 pub use tags::TagCursor;
 pub use upload::{Upload, UploadStart};
@@ -77,6 +79,7 @@ struct Shared {
     /// What each registry wants, by host and how it is trusted.
     challenges: Mutex<HashMap<String, auth::Known>>,
     profiles: profile::Profiles,
+    pacing: pacing::Pacing,
     warnings: warnings::Warnings,
     first_pause: Duration,
 }
@@ -106,6 +109,7 @@ impl Client {
             tokens: token::Tokens::default(),
             challenges: Mutex::default(),
             profiles: profile::Profiles::new(settings.overrides()),
+            pacing: pacing::Pacing::default(),
             warnings: warnings::Warnings::default(),
             settings,
             clock,

@@ -31,6 +31,11 @@ pub(super) fn failure(what: &str, url: &Url, error: reqwest::Error) -> Error {
     built.caused_by(error)
 }
 
+/// Whether nobody took the connection.
+pub(super) fn is_connect(error: &Error) -> bool {
+    error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>()).is_some_and(reqwest::Error::is_connect)
+}
+
 /// The TLS error within, wherever it is wrapped.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut next = error.source();

@@ -11,6 +11,7 @@ mod table;
 pub use table::{NAMES, generic, named, of_host};
 
 use super::pacing::Kind;
+use super::settings::canonical;
 use http::HeaderMap;
 use http::header::{LOCATION, SERVER, WWW_AUTHENTICATE};
 use std::collections::{BTreeMap, HashMap};
@@ -204,7 +205,7 @@ struct Known {
 }
 
 impl Profiles {
-    /// `overrides`: by host as in references, in lower case.
+    /// `overrides`: by canonical host.
     pub fn new(overrides: HashMap<String, Overrides>) -> Self {
         Self { overrides, known: Mutex::default() }
     }
@@ -239,7 +240,7 @@ impl Profiles {
     }
 
     fn overrides(&self, host: &str) -> Option<&Overrides> {
-        self.overrides.get(&host.to_ascii_lowercase())
+        self.overrides.get(&canonical(host))
     }
 
     fn make(&self, host: &str, name: &str, certain: bool) -> Known {

@@ -3,7 +3,8 @@
 //! Not the HTTP client's own policy: it knows nothing of upload Locations, and it cannot refuse a downgrade or tell a
 //! registry in a private network from a public one that points there. The rules, for every URL a registry hands out:
 //! only HTTP and HTTPS; never from HTTPS down to HTTP; never to this machine, to link-local addresses or to the metadata
-//! services of clouds, unless the registry itself is there. Credentials only stay on the same scheme, host and port;
+//! services of clouds, unless the registry itself is there; never to an address of a private network, unless the registry is in
+//! one, or on this machine. Credentials only stay on the same scheme, host and port;
 //! whoever sends the request asks [`same_origin`] for that.
 //!
 //! What it does not do: resolve names. A public name that points at a link-local address is not noticed here.
@@ -47,7 +48,11 @@ fn check(registry: &Url, from: &Url, target: &Url) -> Result<(), String> {
     match place(target) {
         Place::Elsewhere => Ok(()),
         near if near == place(registry) => Ok(()),
+        Place::Private if place(registry) == Place::ThisMachine => Ok(()),
         Place::ThisMachine => Err(format!("leads to {host} on this machine, which is refused")),
+        Place::Private => {
+            Err(format!("leads to the private address {host}, which is refused: the registry is no private one"))
+        }
         Place::LinkLocal => Err(format!("leads to the link-local or metadata address {host}, which is refused")),
     }
 }
@@ -56,15 +61,29 @@ fn check(registry: &Url, from: &Url, target: &Url) -> Result<(), String> {
 enum Place {
     ThisMachine,
     LinkLocal,
+    /// In a network whose addresses mean something else in each place.
+    Private,
     Elsewhere,
 }
 
 fn place(url: &Url) -> Place {
     match url.host() {
         Some(Host::Ipv4(address)) => place_of_address(IpAddr::V4(address)),
-        Some(Host::Ipv6(address)) => place_of_address(address.to_canonical()),
+        Some(Host::Ipv6(address)) => place_of_address(without_translation(address)),
         Some(Host::Domain(name)) => place_of_name(name.trim_end_matches('.')),
         None => Place::Elsewhere,
+    }
+}
+
+/// Endings of names in private networks.
+const PRIVATE_SUFFIXES: [&str; 8] =
+    [".local", ".internal", ".home.arpa", ".lan", ".intranet", ".corp", ".test", ".private"];
+
+/// The IPv4 address within an IPv6 one that maps or translates it (RFC 4291, 2.5.5.2; RFC 6052).
+fn without_translation(address: Ipv6Addr) -> IpAddr {
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
+        _ => address.to_canonical(),
     }
 }
 
@@ -73,6 +92,9 @@ fn place_of_name(name: &str) -> Place {
         "localhost" => Place::ThisMachine,
         "metadata" | "metadata.google.internal" | "instance-data" | "instance-data.ec2.internal" => Place::LinkLocal,
         name if name.ends_with(".localhost") => Place::ThisMachine,
+        // Names that no public name server knows: without a dot, or below what is set aside for networks of one's own
+        // (RFC 6762, RFC 8375, ICANN's reservation of .internal, RFC 2606) or usual there.
+        name if !name.contains('.') || PRIVATE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) => Place::Private,
         _ => Place::Elsewhere,
     }
 }
@@ -88,7 +110,15 @@ fn place_of_address(address: IpAddr) -> Place {
         IpAddr::V4(v4) => v4.is_link_local() || v4 == METADATA_V4,
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6 == METADATA_V6,
     };
-    if link_local { Place::LinkLocal } else { Place::Elsewhere }
+    if link_local {
+        return Place::LinkLocal;
+    }
+    let private = match address {
+        // With RFC 6598, which providers use as if it were private.
+        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    if private { Place::Private } else { Place::Elsewhere }
 }
 
 /// The upload Location with `digest=` added, everything that was there before it unchanged.
@@ -123,7 +153,7 @@ mod tests {
         assert_eq!(from_public("?s=1"), Ok("https://registry.example.com/v2/a/blobs/uploads/?s=1".into()));
         assert_eq!(from_public("//cdn.example.com/x"), Ok("https://cdn.example.com/x".into()));
         assert_eq!(from_public("https://u:p@cdn.example.com/x#f"), Ok("https://cdn.example.com/x".into()));
-        assert_eq!(from_public("https://10.1.2.3/x"), Ok("https://10.1.2.3/x".into()));
+        assert_eq!(from_public("https://8.8.8.8/x"), Ok("https://8.8.8.8/x".into()));
     }
 
     #[test]
@@ -152,6 +182,7 @@ mod tests {
             "0xa9fea9fe",
             "[fe80::1]",
             "[::ffff:169.254.169.254]",
+            "[64:ff9b::169.254.169.254]",
             "[::ffff:127.0.0.1]",
             "metadata.google.internal",
             "metadata.google.internal.",
@@ -161,6 +192,34 @@ mod tests {
             let refused = from_public(&format!("https://{host}/x?secret=1")).unwrap_err();
             assert!(refused.contains("refused") && !refused.contains("secret"), "{host}: {refused}");
         }
+    }
+
+    #[test]
+    fn private_addresses_are_for_private_registries() {
+        let addresses =
+            ["10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "[fd12::1]", "[::ffff:10.1.2.3]", "0x0a010203"];
+        for address in addresses {
+            let target = format!("https://{address}/x?secret=1");
+            let refused = from_public(&target).unwrap_err();
+            assert!(refused.contains("private") && !refused.contains("secret"), "{address}: {refused}");
+            for registry in [
+                "https://10.0.0.5",
+                "https://registry",
+                "https://harbor.internal.",
+                "https://r.lan:5000",
+                "https://127.0.0.1",
+            ] {
+                let registry = url(registry);
+                assert!(resolve(&registry, &registry, &target).is_ok(), "{address} from {registry}");
+            }
+            let link_local = url("https://169.254.1.1");
+            assert!(resolve(&link_local, &link_local, &target).is_err(), "{address}");
+        }
+        assert!(from_public("https://172.32.0.1/x").is_ok() && from_public("https://100.128.0.1/x").is_ok());
+        // A private registry gets nobody to this machine.
+        let private = url("https://10.0.0.5");
+        assert!(resolve(&private, &private, "https://127.0.0.1/x").is_err());
+        assert!(resolve(&private, &private, "https://169.254.169.254/x").is_err());
     }
 
     #[test]

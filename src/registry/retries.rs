@@ -16,7 +16,7 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(400);
 /// Longest pause by our own choice.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// Longest Retry-After that is waited for here; the job gives its place up for longer ones.
-const LONGEST_WISH: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_WISH: Duration = Duration::from_secs(10);
 /// Longest Retry-After that is believed at all: a day. A registry that means more is broken.
 const LONGEST_BELIEVED: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -5,8 +5,11 @@
 
 use super::profile::Overrides;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+use url::Url;
 
 /// Time to connect, TLS handshake included: a packet may be lost and sent again three times within it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,13 +51,77 @@ pub struct Settings {
 pub struct RegistrySettings {
     /// Where its profile differs from the table's.
     pub profile: Overrides,
+    /// CA certificates, PEM files, trusted for this registry beside all others.
+    pub ca_files: Vec<PathBuf>,
+    /// The client certificate that is offered to this host, and to no other.
+    pub identity: Option<Identity>,
+    /// How it is reached; None: as the environment says.
+    pub proxy: Option<Proxy>,
+}
+
+impl RegistrySettings {
+    /// Whether connections to it differ from those to others.
+    pub(super) fn connects_its_own_way(&self) -> bool {
+        !self.ca_files.is_empty() || self.identity.is_some() || self.proxy.is_some()
+    }
+}
+
+/// A client certificate for mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate with its chain, a PEM file.
+    pub certificate: PathBuf,
+    /// Its private key, a PEM file.
+    pub key: PathBuf,
+}
+
+/// How a registry is reached.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proxy {
+    /// Directly, whatever the environment says.
+    None,
+    /// Through this proxy: `http`, `https`, `socks5` (names are looked up here) or `socks5h` (there). May hold a password.
+    Url(Url),
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => formatter.write_str("None"),
+            Self::Url(url) => write!(formatter, "{}://{}", url.scheme(), url.host_str().unwrap_or_default()),
+        }
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = String;
+
+    /// A URL, or `none`. The error does not repeat it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const USE: &str = "write http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT, socks5h://HOST:PORT or none";
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let url = Url::parse(text).map_err(|error| format!("is no proxy ({error}): {USE}"))?;
+        let fits = matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.host_str().is_some();
+        if fits { Ok(Self::Url(url)) } else { Err(format!("is no proxy of a kind that can be used: {USE}")) }
+    }
+}
+
+/// The name by which settings of a host are kept: lower case, Docker Hub as in references.
+#[must_use]
+pub fn canonical(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    match host.as_str() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        _ => host,
+    }
 }
 
 impl Settings {
-    /// The fields of profiles that are set, by host in lower case.
+    /// The fields of profiles that are set, by canonical host.
     pub(super) fn overrides(&self) -> HashMap<String, Overrides> {
-        let set = self.registries.iter();
-        set.map(|(host, registry)| (host.to_ascii_lowercase(), registry.profile.clone())).collect()
+        self.registries.iter().map(|(host, registry)| (canonical(host), registry.profile.clone())).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use super::auth::Realm;
 use super::credentials::{Credential, Found, Secret};
 use super::flight::Flights;
 use super::http::{Call, Want};
+use super::pacing::Kind;
 use super::retries::Retries;
 use super::scopes::Scopes;
 use super::{Error, Session};
@@ -146,7 +147,7 @@ impl Session {
         let mut retries = Retries::new(self.shared.settings.tries, self.shared.first_pause);
         loop {
             let asked_at = self.shared.clock.boot();
-            let error = match self.exchange(call).await {
+            let error = match self.paced(call.url.authority(), Kind::Token, call).await {
                 Ok(answer) if answer.status == StatusCode::OK => return read(&call.what, &answer.bytes, asked_at),
                 Ok(answer) => {
                     let hint = super::auth::hint(found.map(|found| found.identity.as_str()));

@@ -8,6 +8,7 @@
 use super::content::{Content, Progress, UploadBody, Waiting};
 use super::error::Error;
 use super::http::{Answer, Call, Request, Target, Want};
+use super::pacing::Kind;
 use super::scopes::Scopes;
 use super::token::Margin;
 use super::{Session, network, redirects};
@@ -259,6 +260,7 @@ impl Session {
             headers.insert(AUTHORIZATION, authorization);
         }
         *request.body_mut() = Some(reqwest::Body::wrap(content));
+        let pass = self.pace(upload.repository.host(), Kind::UploadData, &method).await?;
         let sending = self.send_watched(&what, &url, request, &progress, size);
         let response = self.count_and_log(&method, &url, false, sending).await?;
         let call = Call {
@@ -272,6 +274,7 @@ impl Session {
             want: Want::Nothing,
         };
         let answer = self.receive(&call, response, url, !upload.own).await?;
+        pass.answered(&self.shared.clock, answer.status, answer.retry_after, &answer.headers);
         match answer.status {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => Ok(answer),
             StatusCode::ACCEPTED if call.method == Method::PATCH => Ok(answer),

@@ -35,6 +35,7 @@ mod transfer;
 mod turns;
 mod verify;
 
+pub use bandwidth::{Rates, Window};
 pub use error::Error;
 pub use ledger::{Ledger, Seen, UploadTurn, Uploaded};
 pub use publish::Staged;
@@ -44,7 +45,7 @@ use crate::job::{Class, Parsed, ProgressCounter, Report, Transfer};
 use crate::oci::{Digest, Manifest};
 use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
-use bandwidth::Bandwidth;
+use bandwidth::Bandwidths;
 use blob::Way;
 use destination::Destination;
 use follow::subjects_of;
@@ -54,7 +55,7 @@ use publish::Root;
 use referrers::Memory;
 use select::{Picked, Selection, pick};
 use source::Source;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use tasks::side_by_side;
@@ -75,8 +76,10 @@ pub struct Limits {
     /// Tries of one blob within an attempt, the first included (default 3: what three tries do not mend is the job's
     /// own retry, with its longer pauses).
     pub blob_tries: u32,
-    /// Bytes of blobs a second, over all copies of this engine (default 0: no limit).
-    pub bytes_per_sec: u64,
+    /// Bytes of blobs a second, over all copies of this engine (default: no limit).
+    pub bandwidth: Rates,
+    /// The same for what goes to and from single registries, by host.
+    pub registries: BTreeMap<String, Rates>,
 }
 
 impl Default for Limits {
@@ -87,7 +90,8 @@ impl Default for Limits {
             manifests: 2000,
             manifest_bytes: 8 * 1024 * 1024,
             blob_tries: 3,
-            bytes_per_sec: 0,
+            bandwidth: Rates::default(),
+            registries: BTreeMap::new(),
         }
     }
 }
@@ -135,7 +139,7 @@ pub struct Engine {
     limits: Arc<Limits>,
     mounting: Mounting,
     turns: Turns,
-    bandwidth: Bandwidth,
+    bandwidths: Bandwidths,
     memory: Memory,
 }
 
@@ -143,9 +147,9 @@ impl Engine {
     /// An engine that works through `client`.
     #[must_use]
     pub fn new(client: Client, limits: Limits) -> Self {
-        let bandwidth = Bandwidth::new(limits.bytes_per_sec, Clock::System);
+        let bandwidths = Bandwidths::new(&limits.bandwidth, &limits.registries, &Clock::System);
         let (mounting, turns, memory) = (Mounting::default(), Turns::default(), Memory::default());
-        Self { client, limits: Arc::new(limits), mounting, turns, bandwidth, memory }
+        Self { client, limits: Arc::new(limits), mounting, turns, bandwidths, memory }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -173,7 +177,7 @@ impl Engine {
         if let Some(digest) = current.digests.first().filter(|_| current.named) {
             attempt.found.get_or_init(|| digest.to_string());
         }
-        let mut way = self.way(source, destination, (attempt, temp, ledger));
+        let mut way = self.way(wanted, source, destination, (attempt, temp, ledger));
         // The source is asked for its digest only when there is something to compare it with. What is copied in part, or is
         // made smaller, or is looked through, cannot be told by that.
         let mut root = None;
@@ -240,6 +244,7 @@ impl Engine {
     /// What all blobs of an attempt have in common.
     fn way(
         &self,
+        wanted: &Parsed,
         source: Source,
         destination: Destination,
         (attempt, temp, ledger): (&Arc<Attempt>, &TempFiles, &Arc<dyn Ledger>),
@@ -253,7 +258,7 @@ impl Engine {
             limits: self.limits.clone(),
             mounting: self.mounting.clone(),
             turns: self.turns.clone(),
-            bandwidth: self.bandwidth.clone(),
+            bandwidth: self.bandwidths.of_copy([wanted.source.host(), wanted.destination.host()]),
             asking: Arc::new(asking),
             ledger: ledger.clone(),
         }

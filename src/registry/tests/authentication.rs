@@ -278,6 +278,20 @@ async fn credentials_do_not_go_to_a_foreign_token_server_in_the_clear() {
 }
 
 #[tokio::test]
+async fn a_token_server_is_no_metadata_service() {
+    for realm in
+        ["http://169.254.169.254/latest/api/token", "https://metadata.google.internal/token", "ftp://127.0.0.1/"]
+    {
+        let (guard, server) = guarded().await;
+        *guard.realm.lock().unwrap() = Some(realm.to_owned());
+        let asking = Asking::new(settings());
+        let error = asking.session.get_manifest(&repository(&server, "a"), &tag()).await.unwrap_err();
+        assert_eq!((error.class(), asking.count()), (Class::Refused, 1), "{realm}");
+        assert!(error.to_string().contains("the token server that"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_identity_token_does_not_follow_a_redirect() {
     let thief = Server::start(|_| Reply::new(200).body(r#"{"token":"t"}"#)).await;
     let elsewhere = format!("http://{}/token", thief.host());

@@ -1,6 +1,7 @@
 //! The client against small servers in this process: what is sent, in what order, with which credentials.
 
 mod authentication;
+mod connections;
 mod credentials;
 mod requests;
 mod schemes;

@@ -3,6 +3,7 @@
 use super::server::{Reply, Server};
 use super::*;
 use crate::job::retry::Class;
+use crate::registry::UploadStart;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 
@@ -344,4 +345,49 @@ async fn a_body_that_only_drips_is_given_up() {
     // Of an error's body, what there is by then.
     let error = asking.session.get_manifest(&repository(&server, "bad"), &tag()).await.unwrap_err();
     assert_eq!((error.class(), error.status()), (Class::Refused, Some(400)));
+}
+
+#[tokio::test]
+async fn a_long_wish_holds_other_requests_of_its_kind_and_no_more() {
+    let server = Server::start(|seen| match seen.path.as_str() {
+        path if path.contains("/manifests/") => Reply::error(429, "TOOMANYREQUESTS").header("retry-after", "3600"),
+        _ => Reply::new(200),
+    })
+    .await;
+    let asking = Asking::new(settings());
+    let error = asking.session.head_manifest(&repository(&server, "a"), &tag()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Retry { after: Some(Duration::from_secs(3600)) });
+    // Nothing is sent to be told the same again; and the time to come back is known.
+    let error = asking.session.get_manifest(&repository(&server, "b"), &tag()).await.unwrap_err();
+    let Class::Retry { after: Some(after) } = error.class() else { panic!("{error}") };
+    assert!(after > Duration::from_secs(3500) && after <= Duration::from_secs(3600), "{after:?}");
+    assert_eq!(server.lines().len(), 1);
+    asking.session.head_blob(&repository(&server, "a"), &digest()).await.unwrap();
+    assert_eq!(server.lines().len(), 2);
+}
+
+#[tokio::test]
+async fn an_upload_is_recognised_as_distribution_and_paced() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "POST" => {
+            Reply::new(202).header("location", "/v2/a/blobs/uploads/1?_state=x").header("docker-upload-uuid", "1")
+        }
+        _ => Reply::error(429, "TOOMANYREQUESTS").header("retry-after", "3600"),
+    })
+    .await;
+    let asking = Asking::new(settings());
+    let repository = repository(&server, "a");
+    assert_eq!(asking.session.profile(&repository).name, "generic");
+    let mut begin = Vec::new();
+    for _ in 0..2 {
+        begin.push(asking.session.start_upload(&repository, &digest(), None).await.unwrap());
+    }
+    assert_eq!(asking.session.profile(&repository).name, "distribution");
+    for (index, start) in begin.into_iter().enumerate() {
+        let UploadStart::Session(upload) = start else { panic!("nothing was there") };
+        let body = Box::pin(futures_util::stream::iter([]));
+        let error = asking.session.finish_upload(upload, &digest(), 0, body).await.unwrap_err();
+        assert!(matches!(error.class(), Class::Retry { after: Some(_) }), "{index}: {error}");
+    }
+    assert_eq!(server.lines().iter().filter(|line| line.starts_with("PUT")).count(), 1);
 }

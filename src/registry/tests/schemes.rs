@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// A certificate for 127.0.0.1 that nobody knows, as an acceptor and as PEM.
-fn tls() -> (tokio_rustls::TlsAcceptor, String) {
+pub(super) fn tls() -> (tokio_rustls::TlsAcceptor, String) {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -13,6 +13,7 @@ mod look;
 mod memory;
 mod options;
 mod platforms;
+mod proxies;
 mod redirects;
 mod referrers;
 mod refusals;

@@ -27,6 +27,12 @@ CREATE TABLE blobs (
 
 CREATE INDEX blobs_age ON blobs (seen_at);
 
+-- Which profile a registry has shown itself to be of.
+CREATE TABLE registries (
+    registry TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    profile TEXT NOT NULL
+);
+
 -- Once a statement, in the order of the key: two attempts that bring the same blobs wait for each other, and never both ways.
 CREATE FUNCTION @schema@.transfers_after_insert() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN

@@ -27,6 +27,12 @@ CREATE TABLE blobs (
 
 CREATE INDEX blobs_age ON blobs (seen_at);
 
+-- Which profile a registry has shown itself to be of.
+CREATE TABLE registries (
+    registry TEXT NOT NULL PRIMARY KEY,
+    profile TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TRIGGER transfers_seen AFTER INSERT ON transfers WHEN NEW.registry <> 'oci'
 BEGIN
     INSERT INTO blobs (registry, digest, repository, seen_at)

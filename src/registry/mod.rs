@@ -151,6 +151,12 @@ impl Session {
         self.shared.profiles.of(repository.host())
     }
 
+    /// The registry of `repository` was seen to be of the profile of this name, maybe by another process. What it says itself
+    /// and what is configured goes before; an unknown name is passed over.
+    pub fn remember_profile(&self, repository: &Repository, name: &str) {
+        self.shared.profiles.remember(repository.host(), name);
+    }
+
     /// What a token for reading from a repository must allow.
     fn reading_scopes(&self, repository: &str) -> scopes::Scopes {
         if self.will_push { scopes::Scopes::push(repository) } else { scopes::Scopes::pull(repository) }

@@ -239,6 +239,18 @@ impl Profiles {
         }
     }
 
+    /// Takes in what the registry was known as before, by another process: worth as much as what it says itself.
+    pub fn remember(&self, host: &str, name: &str) {
+        if self.of(host).name != "generic" || named(name).is_none() {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(host).is_some_and(|known| !known.certain) {
+            let remembered = self.make(host, name, false);
+            known.insert(host.to_owned(), remembered);
+        }
+    }
+
     fn overrides(&self, host: &str) -> Option<&Overrides> {
         self.overrides.get(&canonical(host))
     }

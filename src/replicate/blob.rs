@@ -54,6 +54,8 @@ pub(super) struct Way {
     pub bandwidth: Bandwidth,
     pub asking: Arc<Asking>,
     pub ledger: Arc<dyn Ledger>,
+    /// What was seen is believed where the registry says when it is wrong.
+    pub trusting: bool,
 }
 
 /// Why one try failed.
@@ -182,7 +184,11 @@ impl Way {
         self.attempt.progress.blob_done();
         let transfer = Transfer { resumed, ..self.destination.record(blob, how) };
         tracing::debug!(digest = %blob.digest, bytes = blob.size, how = how.as_str(), registry = %transfer.registry, "blob is there");
-        self.attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner).push(transfer);
+        let mut transfers = self.attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A second look at the destination finds there what the first one brought.
+        if !transfers.iter().any(|known| known.digest == transfer.digest && known.repository == transfer.repository) {
+            transfers.push(transfer);
+        }
     }
 
     async fn bring_once(&self, blob: &Blob) -> Result<Brought, Trouble> {

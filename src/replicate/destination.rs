@@ -226,11 +226,12 @@ impl Destination {
     }
 
     /// Writes a manifest under its digest. At a registry everything it names must be there already.
-    pub async fn put(&self, manifest: &Manifest, temp: &TempFiles) -> Result<(), Error> {
+    /// `patient`: what it names was brought just now, so that a registry which misses some of it is given a moment.
+    pub async fn put(&self, manifest: &Manifest, patient: bool, temp: &TempFiles) -> Result<(), Error> {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = Selector::Digest(manifest.digest.clone());
-                let put = put_again(manifest, || put_at(session, reference, &selector, manifest)).await;
+                let put = put_again(manifest, patient, || put_at(session, reference, &selector, manifest)).await;
                 self.note(manifest, put.map_err(|cause| self.not_put(Stage::Transfer, manifest, &cause))?)
             }
             Place::Layout { layout, .. } => {
@@ -252,17 +253,18 @@ impl Destination {
     pub async fn hold_root(&self, root: &Manifest, temp: &TempFiles) -> Result<(), Error> {
         match self.place {
             Place::Registry { .. } => Ok(()),
-            Place::Layout { .. } => self.put(root, temp).await,
+            Place::Layout { .. } => self.put(root, true, temp).await,
         }
     }
 
     /// Makes the image known under the reference: one PUT of the root manifest, or the entry in the layout's index, whose
     /// manifest must be there already. A sparse root names images that are not there.
-    pub async fn publish(&self, root: &Manifest, sparse: bool, temp: &TempFiles) -> Result<(), Error> {
+    /// `patient`: as for [`put`](Self::put).
+    pub async fn publish(&self, root: &Manifest, sparse: bool, patient: bool, temp: &TempFiles) -> Result<(), Error> {
         match &self.place {
             Place::Registry { session, reference } => {
                 let selector = target(reference);
-                let put = put_again(root, || put_at(session, reference, &selector, root)).await;
+                let put = put_again(root, patient, || put_at(session, reference, &selector, root)).await;
                 let is_listed = put.map_err(|cause| {
                     let error = self.not_put(Stage::Publish, root, &cause);
                     if sparse && (misses_content(&cause) || error.class == Class::Refused) {
@@ -311,7 +313,7 @@ impl Destination {
             error.class = Class::Refused;
         }
         // It may have been cleaned up meanwhile: the next attempt brings it again.
-        if misses_content(cause) { Error { class: Class::RETRY, ..error } } else { error }
+        if misses_content(cause) { Error { class: Class::RETRY, misses: true, ..error } } else { error }
     }
 
     /// The opened layout.
@@ -356,14 +358,18 @@ pub(super) fn misses_content(cause: &registry::Error) -> bool {
 }
 
 /// Puts the manifest by `put`, and once more after a moment each when the registry misses what it has.
-pub(super) async fn put_again<T, P>(manifest: &Manifest, put: impl Fn() -> P) -> Result<T, registry::Error>
+pub(super) async fn put_again<T, P>(
+    manifest: &Manifest,
+    patient: bool,
+    put: impl Fn() -> P,
+) -> Result<T, registry::Error>
 where
     P: Future<Output = Result<T, registry::Error>>,
 {
     let mut pauses = MISSED_PAUSES.iter();
     loop {
         match (put().await, pauses.next()) {
-            (Err(cause), Some(pause)) if misses_content(&cause) => {
+            (Err(cause), Some(pause)) if patient && misses_content(&cause) => {
                 tracing::debug!(digest = %manifest.digest, error = %cause, "putting the manifest again");
                 tokio::time::sleep(*pause).await;
             }

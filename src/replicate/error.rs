@@ -18,6 +18,8 @@ pub struct Error {
     pub class: Class,
     /// One line for people.
     pub message: String,
+    /// A manifest was refused because the registry does not have what it names.
+    pub(super) misses: bool,
 }
 
 /// An error of a door: it prints on one line, and knows its class.
@@ -38,8 +40,9 @@ impl Cause for layout::Error {
 }
 
 impl Error {
-    pub(super) fn new(stage: Stage, class: Class, message: impl Into<String>) -> Self {
-        Self { stage, class, message: message.into() }
+    /// Of this step and class; `message`: one line.
+    pub fn new(stage: Stage, class: Class, message: impl Into<String>) -> Self {
+        Self { stage, class, message: message.into(), misses: false }
     }
 
     /// What was being done, and the door's reason, in the door's class.

@@ -48,6 +48,10 @@ pub trait Ledger: Send + Sync {
     fn end<'a>(&'a self, repository: &'a Repository, digest: &'a Digest) -> BoxFuture<'a, ()>;
     /// Where blobs were seen.
     fn seen<'a>(&'a self, repository: &'a Repository, digests: &'a [Digest]) -> BoxFuture<'a, Vec<Seen>>;
+    /// The profile that a registry has shown itself to be of, by name.
+    fn profile<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<String>>;
+    /// A registry has shown its profile.
+    fn shown<'a>(&'a self, host: &'a str, profile: &'static str) -> BoxFuture<'a, ()>;
     /// Blobs that are not in a repository in which they were seen.
     fn lost<'a>(&'a self, repository: &'a Repository, digests: &'a [Digest]) -> BoxFuture<'a, ()>;
 }

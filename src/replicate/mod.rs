@@ -20,6 +20,7 @@ mod destination;
 mod download;
 mod error;
 mod follow;
+mod hints;
 mod ledger;
 mod mounting;
 mod plan;
@@ -56,9 +57,10 @@ use referrers::Memory;
 use select::{Picked, Selection, pick};
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use tasks::side_by_side;
+use transfer::Transferred;
 use turns::Turns;
 
 /// Limits of the engine.
@@ -107,6 +109,8 @@ pub struct Attempt {
     pub requests: Arc<AtomicU64>,
     /// What the destination named when it was looked at; empty when it named nothing.
     pub found: OnceLock<String>,
+    /// The registry has refused a manifest because of what was only remembered: nothing is, any more.
+    pub distrust: AtomicBool,
     /// Set just before the root is written under its reference: from then on it may have landed, whatever is heard.
     pub publishing: OnceLock<String>,
 }
@@ -231,9 +235,10 @@ impl Engine {
         } else {
             survey::survey(&way.destination, &tree, wanted.options.force).await?
         };
-        let (root, manifests_pushed) = transfer::transfer(way, plan(tree, &inventory)).await?;
+        let transferred = transfer::transfer(way, plan(tree, &inventory), true).await?;
         let followed = self.bring(wanted, way, found).await?;
-        let root = Root { manifest: root, sparse, rewritten_from };
+        let Transferred { root, manifests_pushed, believed } = transferred;
+        let root = Root { manifest: root, sparse, rewritten_from, believed };
         let staged = Staged::image(way.destination.clone(), root, way.temp.clone(), manifests_pushed).with(followed);
         Ok(match healed {
             Some(healed) => staged.verified(healed),
@@ -261,6 +266,7 @@ impl Engine {
             bandwidth: self.bandwidths.of_copy([wanted.source.host(), wanted.destination.host()]),
             asking: Arc::new(asking),
             ledger: ledger.clone(),
+            trusting: !wanted.options.force && !wanted.options.verify,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The last step: the one write that others can see, and the report of what it took.
 
 use super::destination::Destination;
+use super::hints::Believed;
 use super::referrers::Followed;
 use super::{Attempt, Error};
 use crate::job::{How, Report};
@@ -29,6 +30,8 @@ pub(super) struct Root {
     pub sparse: bool,
     /// The source's index, of which this one is a part.
     pub rewritten_from: Option<Digest>,
+    /// Blobs below it that nobody has looked for.
+    pub believed: Option<Believed>,
 }
 
 /// Everything under `root` is at the destination.
@@ -102,7 +105,15 @@ pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Rep
     if let Some(image) = staged.image {
         attempt.publishing.get_or_init(|| report.digest.clone());
         let root = &image.root;
-        image.destination.publish(&root.manifest, root.sparse, &image.temp).await?;
+        let patient = root.believed.is_none();
+        let published = image.destination.publish(&root.manifest, root.sparse, patient, &image.temp).await;
+        if let Err(error) = published {
+            if let Some(believed) = root.believed.as_ref().filter(|_| error.misses) {
+                believed.refuted().await;
+                attempt.distrust.store(true, Ordering::Relaxed);
+            }
+            return Err(error);
+        }
         report.rewritten_from = root.rewritten_from.as_ref().map(ToString::to_string);
         report.already_present = false;
         report.manifests_pushed = image.manifests_pushed + 1;

@@ -315,6 +315,22 @@ impl Store {
         on!(self, store => store.blobs_lost(registry, repository, digests).await)
     }
 
+    /// The profile that a registry has shown itself to be of.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn registry_profile(&self, registry: &str) -> Result<Option<String>, Error> {
+        on!(self, store => store.registry_profile(registry).await)
+    }
+
+    /// Remembers the profile that a registry has shown itself to be of.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn registry_shown(&self, registry: &str, profile: &str) -> Result<(), Error> {
+        on!(self, store => store.registry_shown(registry, profile).await)
+    }
+
     /// Forgets uploads that nobody went on with, and blobs that were first seen, before these times; at most `limit` of each.
     /// Returns how many.
     ///

@@ -507,6 +507,13 @@ statements! {
     /// Blobs that are not where they were seen. ?1 registry, ?2 repository, ?3 JSON array of digests.
     BLOBS_LOST = "DELETE FROM blobs WHERE registry = ?1 AND repository = ?2 AND digest IN (SELECT value FROM json_each(?3))";
 
+    /// The profile that a registry has shown. ?1 registry.
+    REGISTRY_PROFILE = "SELECT profile FROM registries WHERE registry = ?1";
+
+    /// A registry has shown its profile. ?1 registry, ?2 profile.
+    REGISTRY_SHOWN = "INSERT INTO registries (registry, profile) VALUES (?1, ?2) \
+        ON CONFLICT (registry) DO UPDATE SET profile = excluded.profile WHERE registries.profile <> excluded.profile";
+
     /// Uploads that nobody has gone on with. ?1 before, ?2 limit.
     UPLOADS_TRIM = "DELETE FROM uploads WHERE (registry, repository, digest) IN (SELECT registry, repository, digest \
         FROM uploads WHERE updated_at < ?1 LIMIT ?2)";

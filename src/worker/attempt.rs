@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -123,31 +124,34 @@ async fn replicate(
     let wanted = match wanted(&claim.job, &claim.dest_key) {
         Ok(wanted) => wanted,
         Err(message) => {
-            return Verdict::Failed(replicate::Error { stage: Stage::Intake, class: Class::Refused, message });
+            return Verdict::Failed(replicate::Error::new(Stage::Intake, Class::Refused, message));
         }
     };
-    let staged = match parts.engine.stage(&wanted, temp, ledger, attempt).await {
-        Ok(staged) => staged,
-        Err(error) => return Verdict::Failed(error),
-    };
-    if !staged.already_present() {
-        remark_moved(parts, claim, attempt).await;
-    }
-    if staged.writes() {
-        match lease.confirm(claim).await {
-            Ok(Confirmed::Yes) => {}
-            Ok(Confirmed::CancelRequested) => return Verdict::Cancelled,
-            Ok(Confirmed::Lost) => return Verdict::Lost,
-            Ok(Confirmed::Superseded { by }) => return Verdict::Superseded { by },
-            Err(error) => {
-                let message = format!("confirming the lease: {error}");
-                return Verdict::Failed(replicate::Error { stage: Stage::Confirm, class: Class::RETRY, message });
+    loop {
+        let staged = match parts.engine.stage(&wanted, temp, ledger, attempt).await {
+            Ok(staged) => staged,
+            Err(error) => return Verdict::Failed(error),
+        };
+        if staged.writes() {
+            remark_moved(parts, claim, attempt).await;
+            match lease.confirm(claim).await {
+                Ok(Confirmed::Yes) => {}
+                Ok(Confirmed::CancelRequested) => return Verdict::Cancelled,
+                Ok(Confirmed::Lost) => return Verdict::Lost,
+                Ok(Confirmed::Superseded { by }) => return Verdict::Superseded { by },
+                Err(error) => {
+                    let message = format!("confirming the lease: {error}");
+                    return Verdict::Failed(replicate::Error::new(Stage::Confirm, Class::RETRY, message));
+                }
             }
         }
-    }
-    match parts.engine.publish(staged, attempt).await {
-        Ok(report) => Verdict::Done(report),
-        Err(error) => Verdict::Failed(error),
+        let trusted = !attempt.distrust.load(Ordering::Relaxed);
+        match parts.engine.publish(staged, attempt).await {
+            Ok(report) => return Verdict::Done(report),
+            // What was remembered of the destination was wrong: once more, without it.
+            Err(_) if trusted && attempt.distrust.load(Ordering::Relaxed) => {}
+            Err(error) => return Verdict::Failed(error),
+        }
     }
 }
 

@@ -75,6 +75,23 @@ impl Ledger for AttemptLedger {
         })
     }
 
+    fn profile<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async move {
+            self.store.registry_profile(host).await.unwrap_or_else(|error| {
+                tracing::warn!(host, %error, "it is not known what the registry has shown of itself");
+                None
+            })
+        })
+    }
+
+    fn shown<'a>(&'a self, host: &'a str, profile: &'static str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.store.registry_shown(host, profile).await {
+                tracing::warn!(host, %error, "what the registry has shown of itself could not be noted");
+            }
+        })
+    }
+
     fn lost<'a>(&'a self, repository: &'a Repository, digests: &'a [Digest]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let digests = texts(digests);

@@ -111,7 +111,7 @@ impl Bringing {
         if destination.is_layout() {
             destination.unlisted.note(&manifest)?;
         } else {
-            destination.put(&manifest, &self.way.temp).await?;
+            destination.put(&manifest, true, &self.way.temp).await?;
         }
         Ok(Some(Brought { manifests: below + 1, healed, tag: None }))
     }
@@ -173,7 +173,7 @@ impl Bringing {
         } else {
             survey::survey(&way.destination, &tree, self.comparison.mode == Mode::Force).await?
         };
-        let (manifest, below) = transfer::transfer(way, plan(tree, &inventory)).await?;
-        Ok(Some(Carried { manifest, below, healed }))
+        let carried = transfer::transfer(way, plan(tree, &inventory), false).await?;
+        Ok(Some(Carried { manifest: carried.root, below: carried.manifests_pushed, healed }))
     }
 }

@@ -113,7 +113,7 @@ impl Followed {
         let tag = tag.parse().map(Selector::Tag);
         let tag = tag.map_err(|cause| self.refused(&cause.to_string()))?;
         let put = || session.put_manifest(repository, &tag, &manifest.media_type, manifest.bytes.clone());
-        put_again(manifest, put).await.map_err(|cause| self.destination.not_put(Stage::Publish, manifest, &cause))
+        put_again(manifest, true, put).await.map_err(|cause| self.destination.not_put(Stage::Publish, manifest, &cause))
     }
 
     /// Reads the list, adds what is missing, and writes it; again when somebody else did meanwhile. Nothing is

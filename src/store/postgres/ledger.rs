@@ -56,6 +56,18 @@ impl Postgres {
         Ok(())
     }
 
+    pub(in crate::store) async fn registry_profile(&self, registry: &str) -> Result<Option<String>, Error> {
+        let statement = Statement::new(sql::REGISTRY_PROFILE).bind_text(registry);
+        let rows = self.inner.readers.rows(Again::Harmless, &statement).await?;
+        rows.first().map(|row| row.text("profile")).transpose()
+    }
+
+    pub(in crate::store) async fn registry_shown(&self, registry: &str, profile: &str) -> Result<(), Error> {
+        let statement = Statement::new(sql::REGISTRY_SHOWN).bind_text(registry).bind_text(profile);
+        self.inner.control.rows(Again::Harmless, &statement).await?;
+        Ok(())
+    }
+
     pub(in crate::store) async fn ledger_trim(
         &self,
         uploads_before: UnixMillis,

@@ -3,6 +3,7 @@
 use super::Sqlite;
 use super::writer::Lane;
 use crate::clock::UnixMillis;
+use crate::store::rows::Columns;
 use crate::store::statements as sql;
 use crate::store::{BlobPlace, BlobSeen, Error, Fence, UploadState, UploadTurn};
 
@@ -62,6 +63,16 @@ impl Sqlite {
     ) -> Result<(), Error> {
         let lost = (registry.to_owned(), repository.to_owned(), serde_json::json!(digests).to_string());
         self.write(Lane::Control, move |connection| connection.run(sql::BLOBS_LOST, lost).map(|_| ())).await
+    }
+
+    pub(in crate::store) async fn registry_profile(&self, registry: &str) -> Result<Option<String>, Error> {
+        let row = sqlx::query(sql::REGISTRY_PROFILE).bind(registry).fetch_optional(&self.inner.readers).await?;
+        row.map(|row| row.text("profile")).transpose()
+    }
+
+    pub(in crate::store) async fn registry_shown(&self, registry: &str, profile: &str) -> Result<(), Error> {
+        let shown = (registry.to_owned(), profile.to_owned());
+        self.write(Lane::Control, move |connection| connection.run(sql::REGISTRY_SHOWN, shown).map(|_| ())).await
     }
 
     pub(in crate::store) async fn ledger_trim(

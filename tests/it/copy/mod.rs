@@ -8,6 +8,7 @@ mod auth;
 mod broken_sources;
 mod destinations;
 mod findings;
+mod hints;
 mod layouts;
 mod look;
 mod memory;

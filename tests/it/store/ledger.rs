@@ -127,3 +127,14 @@ async fn a_restored_database_knows_no_uploads() {
     bench.store.invalidate("tester").await.unwrap();
     assert_eq!(bench.number("SELECT COUNT(*) FROM uploads").await, 0);
 }
+
+#[tokio::test]
+async fn what_a_registry_has_shown_is_remembered() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.store.registry_profile("b.example").await.unwrap(), None);
+    for profile in ["distribution", "distribution", "harbor"] {
+        bench.store.registry_shown("b.example", profile).await.unwrap();
+        assert_eq!(bench.store.registry_profile("b.example").await.unwrap().as_deref(), Some(profile));
+    }
+    assert_eq!(bench.store.registry_profile("c.example").await.unwrap(), None);
+}

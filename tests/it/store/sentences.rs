@@ -149,6 +149,8 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("upload_end", "Another's turn", &["one_attempt_has_the_turn_until_it_is_over"]),
     ("blobs_seen", "Where blobs", &["blobs_are_seen_where_attempts_brought_them_until_they_are_lost"]),
     ("blobs_lost", "Forgets that", &["blobs_are_seen_where_attempts_brought_them_until_they_are_lost"]),
+    ("registry_profile", "The profile that", &["what_a_registry_has_shown_is_remembered"]),
+    ("registry_shown", "Remembers the", &["what_a_registry_has_shown_is_remembered"]),
     ("ledger_trim", "Forgets uploads", &["what_is_old_is_forgotten_in_pieces"]),
     ("ledger_trim", "Returns how", &["what_is_old_is_forgotten_in_pieces"]),
     ("job", "A job", &["an_id_that_does_not_exist_is_named_and_nothing_is_changed"]),

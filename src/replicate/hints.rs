@@ -1,0 +1,99 @@
+//! What the ledger says of a destination, and how far it is believed.
+//!
+//! A blob that was seen in the repository need not be asked for where the registry itself looks at all that a manifest names:
+//! the manifest goes up at once, and a refusal says that the memory is wrong. It is forgotten then, and the blobs are brought
+//! like any others. A blob that was seen elsewhere on the registry is asked to be mounted from there, which costs nothing.
+
+use super::Error;
+use super::blob::Way;
+use super::destination::Place;
+use super::ledger::Ledger;
+use super::plan::Blob;
+use crate::job::How;
+use crate::oci::{Digest, Repository};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+/// Blobs that are believed to be there until a manifest that names them is refused.
+#[derive(Clone)]
+pub(super) struct Believed {
+    ledger: Arc<dyn Ledger>,
+    repository: Repository,
+    pub blobs: Vec<Blob>,
+}
+
+impl Believed {
+    /// The registry does not have all of them: they are forgotten.
+    pub async fn refuted(&self) {
+        let digests: Vec<Digest> = self.blobs.iter().map(|blob| blob.digest.clone()).collect();
+        tracing::info!(repository = %self.repository, blobs = digests.len(), "the registry has lost blobs that were seen there");
+        self.ledger.lost(&self.repository, &digests).await;
+    }
+}
+
+impl Way {
+    /// Which of these blobs are believed to be there; the others are returned as well. No request is sent.
+    pub(super) async fn believed(&self, blobs: Vec<Blob>, believing: bool) -> (Option<Believed>, Vec<Blob>) {
+        let Place::Registry { session, reference } = &self.destination.place else { return (None, blobs) };
+        let repository = &reference.repository;
+        if session.profile(repository).name == "generic"
+            && let Some(name) = self.ledger.profile(repository.host()).await
+        {
+            session.remember_profile(repository, &name);
+        }
+        let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
+        let mut here = BTreeSet::new();
+        for seen in self.ledger.seen(repository, &digests).await {
+            let Ok(digest) = seen.digest.parse::<Digest>() else { continue };
+            if let Some(name) = seen.elsewhere
+                && let Ok(holder) = Repository::parse(&format!("{}/{name}", repository.host()))
+            {
+                self.mounting.holds(&holder, &digest);
+            }
+            if seen.here {
+                here.insert(digest);
+            }
+        }
+        let trusts = believing && self.trusting && !self.attempt.distrust.load(Ordering::Relaxed);
+        if !trusts || here.is_empty() || !session.profile(repository).verifies_manifests {
+            return (None, blobs);
+        }
+        let (there, missing): (Vec<Blob>, Vec<Blob>) = blobs.into_iter().partition(|blob| here.contains(&blob.digest));
+        for blob in &there {
+            self.record(blob, How::Present);
+        }
+        (Some(Believed { ledger: self.ledger.clone(), repository: repository.clone(), blobs: there }), missing)
+    }
+
+    /// Writes down what the destination has shown of itself meanwhile.
+    pub(super) async fn note_profile(&self, before: &str) {
+        let Place::Registry { session, reference } = &self.destination.place else { return };
+        let profile = session.profile(&reference.repository);
+        if profile.name != before {
+            self.ledger.shown(reference.repository.host(), profile.name).await;
+        }
+    }
+
+    /// The name of the destination's profile; empty for a layout.
+    pub(super) fn profile_name(&self) -> &'static str {
+        match &self.destination.place {
+            Place::Registry { session, reference } => session.profile(&reference.repository).name,
+            Place::Layout { .. } => "",
+        }
+    }
+
+    /// Brings what was believed to be there after all.
+    pub(super) async fn disbelieve(&self, believed: &Believed) -> Result<(), Error> {
+        believed.refuted().await;
+        let gone: BTreeSet<String> = believed.blobs.iter().map(|blob| blob.digest.to_string()).collect();
+        {
+            let mut transfers = self.attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+            transfers.retain(|transfer| !gone.contains(&transfer.digest));
+        }
+        for blob in &believed.blobs {
+            self.attempt.progress.take_back(blob.size);
+        }
+        super::transfer::bring_all(self, believed.blobs.clone()).await
+    }
+}

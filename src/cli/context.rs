@@ -76,7 +76,8 @@ impl Context {
     pub fn client(&self) -> Result<Client> {
         // What it is made of is configuration: a CA file that holds none.
         Client::new(self.config.registry()).map_err(|error| {
-            Error::usage(error.to_string()).hint("check --ca-file and ca_files, PEM files with CA certificates")
+            Error::usage(error.to_string())
+                .hint("check the PEM files of --ca-file, ca_files, client_cert and client_key")
         })
     }
 

@@ -220,6 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_the_readme_are_valid() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["example-ca.pem", "client.pem", "client.key"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let readme = include_str!("../../README.md");
+        let blocks: Vec<_> = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(blocks.len() >= 2, "{}", blocks.len());
+        for block in blocks {
+            let file = parse(block, folder.path()).unwrap();
+            assert_eq!(file.problems, Vec::<String>::new(), "{block}");
+        }
+    }
+
+    #[test]
     fn problems_name_the_place() {
         for (text, words) in [
             ("[worker]\nthreads = 1", vec!["worker.threads", "concurrency"]),

@@ -144,3 +144,18 @@ async fn what_is_left_is_spared_for_whom_it_counts() {
     github.answer(pass, 200, None, &reset).await;
     assert!(github.enter(Kind::Upload).await.is_err(), "all are counted together");
 }
+
+#[tokio::test]
+async fn a_request_to_a_registry_that_never_complains_costs_next_to_nothing() {
+    const ROUNDS: u32 = 20_000;
+    let profile = Arc::new(profile::generic());
+    let pacing = Pacing::default();
+    let begun = Clock::System.boot();
+    for _ in 0..ROUNDS {
+        let pass = pacing.enter(&Clock::System, "localhost:5000", Kind::BlobRead, true, profile.clone()).await.unwrap();
+        pass.answered(&Clock::System, StatusCode::OK, None, &HeaderMap::new());
+    }
+    let each = Clock::System.boot().since(begun) / ROUNDS;
+    // A microsecond; a hundred times that is nothing beside a request.
+    assert!(each < Duration::from_micros(100), "{each:?}");
+}

@@ -76,6 +76,13 @@ impl ProgressCounter {
         self.blobs_total.fetch_add(blobs, Ordering::Relaxed);
     }
 
+    /// All of it is gone through once more. What went over the wire stays counted.
+    pub fn restart(&self) {
+        for counter in [&self.bytes_done, &self.bytes_total, &self.blobs_done, &self.blobs_total] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Bytes went over the wire to the destination.
     pub fn moved(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);

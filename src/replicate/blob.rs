@@ -9,26 +9,25 @@
 //! computed here.
 
 use super::bandwidth::Bandwidth;
-use super::content::{Broken, Checked, PIECE_BYTES, PIECES_WAITING, body, body_of};
-use super::destination::{Destination, Place, upload_was_lost};
+use super::content::{Broken, Checked, PIECE_BYTES};
+use super::destination::{Destination, Place};
 use super::download::BlobContent;
 use super::ledger::Ledger;
 use super::mounting::{Asking, Mounting};
 use super::plan::Blob;
 use super::resume::Begun;
+use super::send::Moved;
 use super::source::Source;
 use super::turns::Turns;
 use super::{Attempt, Error, Limits};
-use crate::job::{Class, How, ProgressCounter, Stage, Transfer};
+use crate::job::{Class, How, Stage, Transfer};
 use crate::layout::Layout;
 use crate::oci::digest::ContentError;
 use crate::oci::{Reference, Repository, Verifier};
-use crate::registry::{Session, Upload, UploadStart};
+use crate::registry::{Session, UploadStart};
 use crate::tempfiles::TempFiles;
-use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// From this size on a blob is asked for by HEAD before it is sent, where the upload's answer does not tell whether it is
 /// there. Bytes; below it, sending costs about what asking does.
@@ -38,8 +37,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause, and the longest wish of a registry that is waited for here. With a longer one the job gives its
 /// place to another.
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
-/// How long an upload whose body was broken off may take to end before it is dropped.
-const BREAK_OFF_LIMIT: Duration = Duration::from_secs(5);
 
 /// What all blobs of one attempt have in common. Cheap to clone.
 #[derive(Clone)]
@@ -80,21 +77,6 @@ impl From<Error> for Trouble {
     }
 }
 
-/// An upload that failed.
-pub(super) struct Unsent {
-    pub trouble: Trouble,
-    /// The registry has forgotten it, or will not have what it got.
-    pub lost: bool,
-    /// The registry is there and may be told to forget it.
-    told: bool,
-}
-
-impl From<Trouble> for Unsent {
-    fn from(trouble: Trouble) -> Self {
-        Self { trouble, lost: false, told: false }
-    }
-}
-
 /// How a blob came to the destination.
 #[derive(Clone, Copy)]
 pub(super) struct Brought {
@@ -106,40 +88,6 @@ pub(super) struct Brought {
 impl From<How> for Brought {
     fn from(how: How) -> Self {
         Self { how, resumed: 0 }
-    }
-}
-
-/// Bytes of one try, counted as progress, and taken back when the try comes to nothing.
-pub(super) struct Moved<'a> {
-    progress: &'a ProgressCounter,
-    bytes: u64,
-}
-
-impl<'a> Moved<'a> {
-    pub fn new(progress: &'a ProgressCounter) -> Self {
-        Self { progress, bytes: 0 }
-    }
-
-    /// The first bytes are there already.
-    pub fn skip(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.progress.skipped(bytes);
-    }
-
-    fn add(&mut self, piece: &Bytes) {
-        let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        self.bytes += bytes;
-        self.progress.moved(bytes);
-    }
-
-    pub fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Moved<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
     }
 }
 
@@ -327,95 +275,6 @@ impl Way {
         }
     }
 
-    /// Sends a small blob after all of it was read, so that a fault of the source never breaks an upload off. Empty blobs
-    /// must go this way: they have no last piece that could be held back.
-    async fn send_whole(
-        &self,
-        session: &Session,
-        upload: Upload,
-        blob: &Blob,
-        content: Checked<BlobContent>,
-    ) -> Result<(), Trouble> {
-        let bytes = match content.gather().await {
-            Ok(bytes) => bytes,
-            Err(broken) => {
-                session.cancel_upload(upload).await;
-                return Err(self.broken(blob, broken));
-            }
-        };
-        self.bandwidth.pass(bytes.len()).await;
-        let mut moved = Moved::new(&self.attempt.progress);
-        moved.add(&bytes);
-        match session.finish_upload(upload.clone(), &blob.digest, blob.size, body_of(bytes)).await {
-            Ok(()) => {
-                moved.keep();
-                Ok(())
-            }
-            Err(cause) => Err(self.forgotten(session, upload, self.not_finished(blob, &cause)).await),
-        }
-    }
-
-    /// Sends a blob while it is read, in one PUT.
-    async fn send(
-        &self,
-        session: &Session,
-        upload: Upload,
-        blob: &Blob,
-        content: Checked<BlobContent>,
-    ) -> Result<(), Trouble> {
-        let moved = Moved::new(&self.attempt.progress);
-        match self.send_last(session, upload.clone(), blob, blob.size, content, moved).await {
-            Ok(()) => Ok(()),
-            Err(unsent) => Err(self.forgotten(session, upload, unsent).await),
-        }
-    }
-
-    /// Sends the last `left` bytes of a blob with the PUT that commits it, while they are read. The reading decides what failed:
-    /// when the source breaks, the upload breaks with it, and its error says nothing.
-    pub(super) async fn send_last(
-        &self,
-        session: &Session,
-        upload: Upload,
-        blob: &Blob,
-        left: u64,
-        mut content: Checked<BlobContent>,
-        mut moved: Moved<'_>,
-    ) -> Result<(), Unsent> {
-        let (sender, receiver) = mpsc::channel(PIECES_WAITING);
-        let finish = session.finish_upload(upload, &blob.digest, left, body(receiver, left));
-        tokio::pin!(finish);
-        let read = tokio::select! {
-            biased;
-            read = pump(&mut content, u64::MAX, sender, &mut moved, &self.bandwidth) => read,
-            // An answer before the last piece was even given out.
-            early = &mut finish => {
-                return Err(match early {
-                    Err(cause) => self.not_finished(blob, &cause),
-                    Ok(()) => self.answered_early(blob).into(),
-                });
-            }
-        };
-        match read {
-            Ok(true) => match finish.await {
-                Ok(()) => {
-                    moved.keep();
-                    Ok(())
-                }
-                Err(cause) => Err(self.not_finished(blob, &cause)),
-            },
-            // The upload has dropped its body: it has an answer, or an error.
-            Ok(false) => Err(match finish.await {
-                Err(cause) => self.not_finished(blob, &cause),
-                Ok(()) => self.answered_early(blob).into(),
-            }),
-            Err(broken) => {
-                let ended = tokio::time::timeout(BREAK_OFF_LIMIT, &mut finish).await;
-                tracing::debug!(digest = %blob.digest, ended = ended.is_ok(), "upload broken off");
-                Err(Unsent { told: true, ..self.broken(blob, broken).into() })
-            }
-        }
-    }
-
     /// What it means that the content broke off. That it is too short is found out only after it was announced in full, or
     /// not at all: a connection that broke without a word looks the same.
     pub(super) fn broken(&self, blob: &Blob, broken: Broken) -> Trouble {
@@ -430,13 +289,6 @@ impl Way {
         }
     }
 
-    pub(super) fn answered_early(&self, blob: &Blob) -> Trouble {
-        let (digest, destination) = (&blob.digest, self.destination.name());
-        let message =
-            format!("copying blob {digest} to {destination}: the registry took it for complete before it was");
-        Error::new(Stage::Transfer, Class::RETRY, message).into()
-    }
-
     fn corrupt(&self, blob: &Blob, why: &ContentError) -> Error {
         let (digest, source) = (&blob.digest, self.source.name());
         let message = format!(
@@ -445,74 +297,19 @@ impl Way {
         Error::new(Stage::Transfer, Class::Corrupt, message)
     }
 
-    /// What a failed upload means.
-    pub(super) fn not_finished(&self, blob: &Blob, cause: &crate::registry::Error) -> Unsent {
-        let lost = upload_was_lost(cause);
-        let error = self.failed(blob, cause);
-        let again = lost || (matches!(error.class, Class::Retry { .. }) && !cause.is_exhausted());
-        Unsent { trouble: Trouble::Other { error, again }, lost, told: cause.status().is_some() && !lost }
-    }
-
-    /// Whoever answered may still keep what it got and is told to forget it; whoever did not answer is not waited for a second
-    /// time.
-    async fn forgotten(&self, session: &Session, upload: Upload, unsent: Unsent) -> Trouble {
-        if unsent.told {
-            session.cancel_upload(upload).await;
-        }
-        unsent.trouble
-    }
-
     pub(super) fn not_begun(&self, blob: &Blob, cause: &crate::registry::Error) -> Trouble {
         Trouble::of(self.failed(blob, cause), cause.is_exhausted())
     }
 
-    fn failed(&self, blob: &Blob, cause: &impl super::error::Cause) -> Error {
+    pub(super) fn failed(&self, blob: &Blob, cause: &impl super::error::Cause) -> Error {
         let doing = format_args!("copying a blob of {} bytes to {}", blob.size, self.destination.name());
         Error::because(Stage::Transfer, doing, cause)
     }
 }
 
-/// Gives pieces of `content` to `sender`, up to `left` bytes, which must end where a piece does, or to the end. True: all of it
-/// was right and was given; false: nobody takes it any more.
-pub(super) async fn pump(
-    content: &mut Checked<BlobContent>,
-    mut left: u64,
-    sender: mpsc::Sender<Bytes>,
-    moved: &mut Moved<'_>,
-    bandwidth: &Bandwidth,
-) -> Result<bool, Broken> {
-    while left > 0
-        && let Some(piece) = content.piece().await?
-    {
-        left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-        bandwidth.pass(piece.len()).await;
-        moved.add(&piece);
-        if sender.send(piece).await.is_err() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn progress_of_a_try_that_came_to_nothing_is_taken_back() {
-        let progress = ProgressCounter::default();
-        let piece = Bytes::from_static(b"abc");
-        let mut lost = Moved::new(&progress);
-        lost.add(&piece);
-        lost.add(&piece);
-        assert_eq!(progress.read().bytes_done, 6);
-        drop(lost);
-        assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (0, 6));
-        let mut kept = Moved::new(&progress);
-        kept.add(&piece);
-        kept.keep();
-        assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (3, 9));
-    }
 
     #[test]
     fn only_what_may_pass_is_tried_again() {

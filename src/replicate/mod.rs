@@ -29,6 +29,7 @@ mod referrers;
 mod resolve;
 mod resume;
 mod select;
+mod send;
 mod source;
 mod survey;
 mod tasks;

@@ -9,11 +9,12 @@
 //! with a number that nobody was told (Distribution). They say that the upload is unknown, and the blob begins anew.
 
 use super::Error;
-use super::blob::{Brought, Moved, Trouble, Way, pump};
+use super::blob::{Brought, Trouble, Way};
 use super::content::{Broken, Checked, PIECES_WAITING, body};
 use super::download::BlobContent;
 use super::ledger::{UploadTurn, Uploaded};
 use super::plan::Blob;
+use super::send::{Moved, pump};
 use crate::job::{Class, How, Stage};
 use crate::oci::{Repository, Verifier};
 use crate::registry::{Session, Upload};

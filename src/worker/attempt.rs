@@ -149,7 +149,7 @@ async fn replicate(
         match parts.engine.publish(staged, attempt).await {
             Ok(report) => return Verdict::Done(report),
             // What was remembered of the destination was wrong: once more, without it.
-            Err(_) if trusted && attempt.distrust.load(Ordering::Relaxed) => {}
+            Err(_) if trusted && attempt.distrust.load(Ordering::Relaxed) => attempt.progress.restart(),
             Err(error) => return Verdict::Failed(error),
         }
     }

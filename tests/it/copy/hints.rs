@@ -21,12 +21,14 @@ fn lose_manifests(registry: &Registry, repository: &str) {
     std::fs::remove_dir_all(repositories.join(repository).join("_manifests")).unwrap();
 }
 
-fn lose_blob(registry: &Registry, repository: &str, digest: &str) {
+/// Its memory of what it has goes too.
+fn lose_blob(registry: &mut Registry, repository: &str, digest: &str) {
     let (algorithm, hex) = digest.split_once(':').unwrap();
     let storage = registry.storage().join("docker/registry/v2");
     let link = storage.join("repositories").join(repository).join("_layers").join(algorithm).join(hex);
     std::fs::remove_dir_all(link).unwrap();
     std::fs::remove_dir_all(storage.join("blobs").join(algorithm).join(&hex[..2]).join(hex)).unwrap();
+    registry.restart();
 }
 
 fn at(registry: &Registry, seen: usize) -> Vec<String> {
@@ -45,27 +47,28 @@ fn a_manifest_whose_blobs_were_seen_goes_up_at_once() {
     assert_eq!(at(&destination, seen), ["HEAD", "PUT"], "{job:#}");
     assert_eq!(at(&source, read), ["GET"]);
     assert_eq!((reported(&job, "blobs_present"), reported(&job, "blobs_copied")), (4, 0), "{job:#}");
-    destination.client().assert_holds("b", "v1", &image(1));
+    image(1).assert_at(&destination.client(), "b", "v1");
 }
 
 #[test]
 fn what_the_destination_has_lost_is_brought_by_the_same_run() {
-    let Some((source, destination)) = registries() else { return };
+    let Some((source, mut destination)) = registries() else { return };
     let binary = binary();
     let (from, to) = (source.reference("a", "v1"), destination.reference("b", "v1"));
     replicated(&binary, &from, &to, &["--no-referrers"]);
     let image = image(1);
     lose_manifests(&destination, "b");
-    lose_blob(&destination, "b", &image.layers()[1].digest);
+    lose_blob(&mut destination, "b", &image.layers()[1].digest);
     let job = replicated(&binary, &from, &to, &["--no-referrers"]);
     assert_eq!((&job["attempt"], reported(&job, "blobs_copied")), (&1.into(), 1), "{job:#}");
     assert_eq!(reported(&job, "blobs_present"), 3, "{job:#}");
-    destination.client().assert_holds("b", "v1", &image);
+    image.assert_at(&destination.client(), "b", "v1");
     // And of all that was there nothing is left.
     std::fs::remove_dir_all(destination.storage().join("docker")).unwrap();
+    destination.restart();
     let job = replicated(&binary, &from, &to, &["--no-referrers"]);
     assert_eq!((&job["attempt"], reported(&job, "blobs_copied")), (&1.into(), 4), "{job:#}");
-    destination.client().assert_holds("b", "v1", &image);
+    image.assert_at(&destination.client(), "b", "v1");
 }
 
 #[test]
@@ -77,5 +80,5 @@ fn what_another_process_brought_elsewhere_is_mounted() {
     let job = replicated(&binary, &source.reference("a", "v2"), &destination.reference("c", "v2"), &["--no-referrers"]);
     assert_eq!((reported(&job, "blobs_mounted"), reported(&job, "blobs_copied")), (2, 2), "{job:#}");
     assert_eq!(at(&source, read).len(), 3, "the manifest, the new layer and its configuration");
-    destination.client().assert_holds("c", "v2", &image(2));
+    image(2).assert_at(&destination.client(), "c", "v2");
 }

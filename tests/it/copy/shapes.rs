@@ -70,8 +70,9 @@ fn every_kind_of_manifest_arrives_at_a_real_registry() {
     let (Some(source), Some(destination)) = (Registry::start(), Registry::start()) else {
         return;
     };
-    let binary = binary();
     for (name, image) in shapes() {
+        // One that remembers nothing of what the others share.
+        let binary = binary();
         image.push(&source.client(), "some/thing", name);
         let to = format!("copied/{name}");
         let job = replicated(&binary, &source.reference("some/thing", name), &destination.reference(&to, "v1"), &[]);
@@ -83,9 +84,10 @@ fn every_kind_of_manifest_arrives_at_a_real_registry() {
 
 #[test]
 fn every_kind_of_manifest_arrives_at_a_fake() {
-    let (source, destination, binary) = (Fake::start(), Fake::start(), binary());
+    let (source, destination) = (Fake::start(), Fake::start());
     let all = shapes().into_iter().chain(more_shapes()).filter(|(name, _)| *name != "large-manifest");
     for (name, image) in all {
+        let binary = binary();
         source.put_image("some/thing", name, &image);
         // A tag is not enough for the fake to know a sha512 digest by.
         let from = format!("{}/some/thing@{}", source.authority(), image.digest);

@@ -17,6 +17,7 @@ use super::plan::Blob;
 use super::source::Source;
 use super::turns::Turns;
 use super::{Attempt, Error, Limits};
+use crate::job::large::LargeBlob;
 use crate::job::{Class, How, ProgressCounter, Stage};
 use crate::layout::Layout;
 use crate::oci::digest::ContentError;
@@ -79,6 +80,14 @@ impl From<Error> for Trouble {
 struct Moved<'a> {
     progress: &'a ProgressCounter,
     bytes: u64,
+    large: Option<Arc<LargeBlob>>,
+}
+
+impl<'a> Moved<'a> {
+    /// None of `blob` yet.
+    fn of(progress: &'a ProgressCounter, blob: &Blob) -> Self {
+        Self { progress, bytes: 0, large: progress.large.begin(&blob.digest, blob.size) }
+    }
 }
 
 impl Moved<'_> {
@@ -86,6 +95,9 @@ impl Moved<'_> {
         let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         self.bytes += bytes;
         self.progress.moved(bytes);
+        if let Some(large) = &self.large {
+            large.moved(bytes);
+        }
     }
 
     fn keep(mut self) {
@@ -96,6 +108,9 @@ impl Moved<'_> {
 impl Drop for Moved<'_> {
     fn drop(&mut self) {
         self.progress.take_back(self.bytes);
+        if let Some(large) = &self.large {
+            self.progress.large.end(large);
+        }
     }
 }
 
@@ -156,7 +171,7 @@ impl Way {
         let mut content = self.content(blob).await?;
         let failed = |cause| self.failed(blob, &cause);
         let broken = |broken| self.broken(blob, broken);
-        let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
+        let mut moved = Moved::of(&self.attempt.progress, blob);
         let mut writer = layout.write_blob(&blob.digest, &self.temp).await.map_err(failed)?;
         while let Some(piece) = content.piece().await.map_err(broken)? {
             self.bandwidth.pass(piece.len()).await;
@@ -267,7 +282,7 @@ impl Way {
             }
         };
         self.bandwidth.pass(bytes.len()).await;
-        let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
+        let mut moved = Moved::of(&self.attempt.progress, blob);
         moved.add(&bytes);
         match session.finish_upload(upload.clone(), &blob.digest, blob.size, body_of(bytes)).await {
             Ok(()) => {
@@ -287,7 +302,7 @@ impl Way {
         blob: &Blob,
         mut content: Checked<BlobContent>,
     ) -> Result<How, Trouble> {
-        let mut moved = Moved { progress: &self.attempt.progress, bytes: 0 };
+        let mut moved = Moved::of(&self.attempt.progress, blob);
         let (sender, receiver) = mpsc::channel(PIECES_WAITING);
         let finish = session.finish_upload(upload.clone(), &blob.digest, blob.size, body(receiver, blob.size));
         tokio::pin!(finish);
@@ -406,13 +421,13 @@ mod tests {
     fn progress_of_a_try_that_came_to_nothing_is_taken_back() {
         let progress = ProgressCounter::default();
         let piece = Bytes::from_static(b"abc");
-        let mut lost = Moved { progress: &progress, bytes: 0 };
+        let mut lost = Moved { progress: &progress, bytes: 0, large: None };
         lost.add(&piece);
         lost.add(&piece);
         assert_eq!(progress.read().bytes_done, 6);
         drop(lost);
         assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (0, 6));
-        let mut kept = Moved { progress: &progress, bytes: 0 };
+        let mut kept = Moved { progress: &progress, bytes: 0, large: None };
         kept.add(&piece);
         kept.keep();
         assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (3, 9));

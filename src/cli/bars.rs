@@ -22,7 +22,7 @@ pub const LINE_PAUSE: Duration = Duration::from_secs(10);
 /// Speed is that of so much time: steady for the eye, and a stall shows soon.
 const SPEED_WINDOW: Duration = Duration::from_secs(5);
 /// The bar; elapsed time comes first, because a total may not be known yet.
-const STYLE: &str = "{elapsed} [{bar:30}] {bytes}/{total_bytes} {msg}";
+const STYLE: &str = "{prefix} {elapsed} [{bar:30}] {bytes}/{total_bytes} {msg}";
 /// The bar of a large blob, below that of its job.
 const BLOB_STYLE: &str = "  {prefix} [{bar:30}] {bytes}/{total_bytes}";
 /// So much of a digest stands before the bar of a blob: algorithm and twelve digits.
@@ -149,7 +149,9 @@ impl Bars {
             return;
         }
         let notes = &self.notes;
-        let bar = self.bar.get_or_insert_with(|| notes.bars().add(styled(progress.bytes_total, STYLE)));
+        let bar = self.bar.get_or_insert_with(|| {
+            notes.bars().add(styled(progress.bytes_total, STYLE).with_prefix(format!("job {}", self.job)))
+        });
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
         bar.set_message(rest);

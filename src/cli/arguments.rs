@@ -6,6 +6,7 @@
 
 use super::error::{Error, FAILED, Result, USAGE};
 use super::output::{self, Format, Notes};
+use super::progress::Mode;
 use super::{Cli, Invocation};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
@@ -43,11 +44,17 @@ const ABSENT: [(&str, &str, Option<&str>); 18] = [
 pub fn parse(arguments: &[OsString]) -> std::result::Result<Invocation, u8> {
     let format = typed_format(arguments);
     if let Some(error) = absent(arguments) {
-        Notes::new(format, false).error(&error);
+        Notes::new(format, Mode::None).error(&error);
         return Err(FAILED);
     }
     let cli = Cli::try_parse_from(arguments).map_err(|error| explain(&error, format))?;
-    let notes = Notes::new(cli.global.output, !cli.global.no_progress);
+    let format = cli.global.output;
+    let mode = match cli.global.progress {
+        _ if cli.global.no_progress => Mode::None,
+        Some(mode) => mode,
+        None => cli.command.progress(format),
+    };
+    let notes = Notes::new(format, mode);
     Invocation::new(cli, notes.clone()).map_err(|error| {
         notes.error(&error);
         error.exit
@@ -59,7 +66,7 @@ fn explain(error: &clap::Error, format: Format) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => end(output::help(&error.render()), format),
         _ => {
-            Notes::new(format, false).error(&usage(error));
+            Notes::new(format, Mode::None).error(&usage(error));
             USAGE
         }
     }
@@ -69,7 +76,7 @@ fn end(result: Result, format: Format) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            Notes::new(format, false).error(&error);
+            Notes::new(format, Mode::None).error(&error);
             error.exit
         }
     }

@@ -7,21 +7,26 @@ use super::report::{reason, speed};
 use super::when::spoken;
 use crate::clock::{BootTime, Clock};
 use crate::daemon::Seen;
+use crate::job::large::LargeBlob;
 use crate::job::{Job, JobId, Progress};
 use crate::replicate::Attempt;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause between looks at the counters: fluent for the eye, nothing for the processor.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Pause between lines where there is no terminal: a log of an hour's copy stays readable.
-const LINE_PAUSE: Duration = Duration::from_secs(10);
+pub const LINE_PAUSE: Duration = Duration::from_secs(10);
 /// Speed is that of so much time: steady for the eye, and a stall shows soon.
 const SPEED_WINDOW: Duration = Duration::from_secs(5);
 /// The bar; elapsed time comes first, because a total may not be known yet.
-const STYLE: &str = "{elapsed} [{bar:30}] {bytes}/{total_bytes} {msg}";
+const STYLE: &str = "{prefix} {elapsed} [{bar:30}] {bytes}/{total_bytes} {msg}";
+/// The bar of a large blob, below that of its job.
+const BLOB_STYLE: &str = "  {prefix} [{bar:30}] {bytes}/{total_bytes}";
+/// So much of a digest stands before the bar of a blob: algorithm and twelve digits.
+const DIGEST_CHARS: usize = 19;
 
 /// What is shown of one job.
 pub struct Bars {
@@ -32,6 +37,7 @@ pub struct Bars {
     wanted: bool,
     attempt: Option<Arc<Attempt>>,
     bar: Option<ProgressBar>,
+    blobs: HashMap<String, ProgressBar>,
     speed: Speed,
     last_line: BootTime,
     said: String,
@@ -49,6 +55,7 @@ impl Bars {
             wanted,
             attempt: None,
             bar: None,
+            blobs: HashMap::new(),
             speed: Speed::default(),
             last_line: now,
             said: String::new(),
@@ -86,7 +93,9 @@ impl Bars {
     pub fn tick(&mut self) {
         if let Some(attempt) = &self.attempt {
             let (progress, moved) = (attempt.progress.read(), attempt.progress.bytes_moved());
+            let large = attempt.progress.large.now();
             self.show(progress, moved);
+            self.show_blobs(&large);
         }
     }
 
@@ -94,9 +103,30 @@ impl Bars {
     pub fn clear(&mut self) {
         self.attempt = None;
         self.speed = Speed::default();
-        if let Some(bar) = self.bar.take() {
+        for bar in self.bar.take().into_iter().chain(self.blobs.drain().map(|(_, bar)| bar)) {
             bar.finish_and_clear();
             self.notes.bars().remove(&bar);
+        }
+    }
+
+    /// A bar for each large blob that is under way, below that of the job.
+    fn show_blobs(&mut self, large: &[Arc<LargeBlob>]) {
+        let Some(above) = &self.bar else { return };
+        let bars = self.notes.bars();
+        self.blobs.retain(|digest, bar| {
+            let runs = large.iter().any(|blob| blob.digest == *digest);
+            if !runs {
+                bar.finish_and_clear();
+                bars.remove(bar);
+            }
+            runs
+        });
+        for blob in large {
+            let bar = self.blobs.entry(blob.digest.clone()).or_insert_with(|| {
+                let name = blob.digest.chars().take(DIGEST_CHARS).collect::<String>();
+                bars.insert_after(above, styled(blob.bytes_total, BLOB_STYLE).with_prefix(name))
+            });
+            bar.set_position(blob.bytes_done());
         }
     }
 
@@ -120,8 +150,7 @@ impl Bars {
         }
         let notes = &self.notes;
         let bar = self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            notes.bars().add(ProgressBar::new(progress.bytes_total).with_style(style.progress_chars("=> ")))
+            notes.bars().add(styled(progress.bytes_total, STYLE).with_prefix(format!("job {}", self.job)))
         });
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
@@ -137,15 +166,20 @@ impl Bars {
     }
 }
 
+fn styled(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style.progress_chars("=> "))
+}
+
 /// Speed over the last seconds.
-#[derive(Default)]
-struct Speed {
+#[derive(Debug, Default)]
+pub struct Speed {
     samples: VecDeque<(BootTime, u64)>,
 }
 
 impl Speed {
     /// Bytes a second, with one more look at the counter.
-    fn measure(&mut self, now: BootTime, moved: u64) -> u64 {
+    pub fn measure(&mut self, now: BootTime, moved: u64) -> u64 {
         while self.samples.len() > 1 && self.samples.front().is_some_and(|(time, _)| now.since(*time) > SPEED_WINDOW) {
             self.samples.pop_front();
         }

@@ -9,6 +9,7 @@ use crate::oci::ImageReference;
 use crate::registry::{Client, Session};
 use crate::replicate::Engine;
 use crate::store::Store;
+use crate::worker::watch::Watch;
 use crate::worker::{Parts, descriptors};
 use std::io::Read;
 use std::sync::Arc;
@@ -113,6 +114,7 @@ impl Context {
             settings,
             state_dir: self.config.state_dir.clone(),
             clock: self.clock.clone(),
+            watch: Watch::default(),
         })
     }
 

@@ -29,6 +29,7 @@ mod logging;
 mod man;
 mod manifest;
 mod output;
+mod progress;
 mod queue;
 mod replicate;
 mod report;
@@ -49,6 +50,8 @@ use crate::config::logging::{Level, LogFormat};
 use crate::config::{self, Config, Typed, process_environment};
 use crate::shutdown::Signal;
 use clap::{Args, Parser, Subcommand};
+use progress::Mode;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -98,8 +101,12 @@ pub struct Global {
     /// The form of log lines [env: FREIGHTLINER_LOG_FORMAT] [default: text].
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// No progress bars.
-    #[arg(long, global = true)]
+    /// How progress is shown on stderr: bars, plain (a line now and then), jsonl (events, one JSON object a line) or none
+    /// [default: bars on a terminal; elsewhere plain for replicate, none for work and with -o json].
+    #[arg(long, global = true, value_enum, value_name = "MODE", hide_possible_values = true)]
+    progress: Option<Mode>,
+    /// The same as --progress none.
+    #[arg(long, global = true, conflicts_with = "progress")]
     no_progress: bool,
     /// Trust these CA certificates too: a PEM file; may be repeated.
     #[arg(long = "ca-file", global = true, value_name = "FILE")]
@@ -162,6 +169,15 @@ impl Command {
         }
     }
 
+    /// What is shown when nobody says: `work` tells of its jobs by log lines, and lines beside them say little more.
+    fn progress(&self, format: Format) -> Mode {
+        match self {
+            _ if format.is_json() => Mode::None,
+            Self::Work(_) if !std::io::stderr().is_terminal() => Mode::None,
+            _ => Mode::Bars,
+        }
+    }
+
     /// Numbers of the configuration that this command's own flags set.
     fn numbers(&self) -> Vec<(&'static str, &'static str, u64)> {
         match self {
@@ -215,7 +231,7 @@ pub async fn run(invocation: Invocation) -> u8 {
 pub fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
     let reason = panic.payload_as_str().unwrap_or("unknown reason");
-    Notes::new(Format::Text, false).error(
+    Notes::new(Format::Text, Mode::None).error(
         &Error::failed("internal", format!("internal error{place}: {reason}"))
             .hint("this is a fault of the program: please report it"),
     );

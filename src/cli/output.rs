@@ -6,6 +6,7 @@
 //! cursor. A reader that went away (`| head`) ends the command quietly; nothing here panics when a stream is closed.
 
 use super::error::{Error, Result};
+use super::progress::Mode;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
@@ -189,16 +190,23 @@ impl Rows {
 #[derive(Debug, Clone)]
 pub struct Notes {
     format: Format,
+    mode: Mode,
     bars: MultiProgress,
 }
 
 impl Notes {
-    /// `progress`: bars may be shown, if stderr is a terminal.
+    /// With this kind of progress; bars are drawn if stderr is a terminal.
     #[must_use]
-    pub fn new(format: Format, progress: bool) -> Self {
-        let shown = progress && std::io::stderr().is_terminal();
+    pub fn new(format: Format, mode: Mode) -> Self {
+        let shown = mode == Mode::Bars && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { format, bars: MultiProgress::with_draw_target(target) }
+        Self { format, mode, bars: MultiProgress::with_draw_target(target) }
+    }
+
+    /// How progress is shown.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Where progress bars are added.
@@ -209,9 +217,16 @@ impl Notes {
 
     /// One line for people who watch. Nothing for programs that read JSON: they look at the result.
     pub fn note(&self, text: &str) {
-        if !self.format.is_json() {
+        if self.mode == Mode::Jsonl {
+            self.event(&serde_json::json!({"event": "note", "message": printable(text)}));
+        } else if !self.format.is_json() {
             self.write(format!("{}\n", printable(text)).as_bytes());
         }
+    }
+
+    /// One JSON object on a line of its own, for programs that watch.
+    pub fn event(&self, object: &serde_json::Value) {
+        self.write(format!("{object}\n").as_bytes());
     }
 
     /// The error and its hint, in the format that was asked for. A stderr that is closed cannot be complained about.

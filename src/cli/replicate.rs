@@ -7,6 +7,7 @@ use super::copy::CopyArgs;
 use super::enqueue::print_one;
 use super::error::{Error, Result};
 use super::output::bytes;
+use super::progress::{Display, Mode};
 use super::report::count;
 use super::{Context, report};
 use crate::config::rate;
@@ -14,7 +15,7 @@ use crate::daemon::{self, Followed};
 use crate::job::NewJob;
 use crate::worker::Parts;
 use serde::Serialize;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Copy an image and wait until it is there.
 #[derive(Debug, clap::Args)]
@@ -76,10 +77,15 @@ pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
         context.notes.note(&format!("job {} asks for the same already; following it", enqueued.id));
     }
     let parts = context.parts(store, Some(queue))?;
-    let shown = !context.format().is_json();
+    let (notes, clock) = (context.notes.clone(), context.clock.clone());
+    let watch = parts.watch.clone();
+    // Bars and lines of one job tell what it waits for, too.
+    let shown = matches!(notes.mode(), Mode::Bars | Mode::Plain);
+    let mode = if shown { Mode::None } else { notes.mode() };
+    let display = Mutex::new(Display::new(mode, notes, clock, watch.clone()));
     let bars = Mutex::new(Bars::new(enqueued.id, context.notes.clone(), context.clock.clone(), shown));
-    match follow(parts, enqueued.id, &bars).await? {
-        Followed::Finished(job) => report::finished(&mut context.output, &job),
+    match follow(parts, enqueued.id, &bars, &display).await? {
+        Followed::Finished(job) => report::finished(&mut context.output, &job, &watch.totals()),
         Followed::Aborted(signal) => {
             context.abandon();
             Err(Error::interrupted(
@@ -99,11 +105,12 @@ pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
 }
 
 /// Works on the job, or watches another worker do it, while the bars move.
-async fn follow(parts: Parts, id: i64, bars: &Mutex<Bars>) -> Result<Followed> {
+async fn follow(parts: Parts, id: i64, bars: &Mutex<Bars>, display: &Mutex<Display>) -> Result<Followed> {
     let with_bars = |act: &dyn Fn(&mut Bars)| {
         // A poisoned bar is still a bar.
-        act(&mut bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        act(&mut bars.lock().unwrap_or_else(PoisonError::into_inner));
     };
+    let with_display = |act: &dyn Fn(&mut Display)| act(&mut display.lock().unwrap_or_else(PoisonError::into_inner));
     let mut seen = |seen: daemon::Seen| with_bars(&|bars| bars.see(seen.clone()));
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -112,10 +119,14 @@ async fn follow(parts: Parts, id: i64, bars: &Mutex<Bars>) -> Result<Followed> {
         // Cancel-safe: the job's future is pinned outside and goes on in the next round.
         tokio::select! {
             outcome = &mut followed => break outcome,
-            _ = ticker.tick() => with_bars(&Bars::tick),
+            _ = ticker.tick() => {
+                with_bars(&Bars::tick);
+                with_display(&Display::tick);
+            }
         }
     };
     with_bars(&Bars::clear);
+    with_display(&Display::end);
     Ok(outcome?)
 }
 

@@ -4,17 +4,20 @@ use super::error::{Error, Result};
 use super::output::{Output, bytes};
 use super::when::spoken;
 use crate::job::{Failure, Job, Report, State};
+use crate::worker::Worked;
+use crate::worker::watch::Totals;
+use serde::Serialize;
 use std::time::Duration;
 
 /// Prints the finished job: the object for programs; for people what was done when it was completed.
 ///
 /// # Errors
 /// The job failed or was cancelled (the error says why), or stdout cannot be written.
-pub fn finished(output: &mut Output, job: &Job) -> Result {
+pub fn finished(output: &mut Output, job: &Job, totals: &Totals) -> Result {
     if output.format().is_json() {
         output.json(job)?;
     } else if let (State::Completed, Some(report)) = (job.state, &job.report) {
-        completed(output, job, report)?;
+        completed(output, job, report, totals)?;
     }
     match outcome(job) {
         Some(error) => Err(error),
@@ -45,7 +48,7 @@ pub fn reason(failure: &Failure) -> String {
     format!("{} ({}): {}", failure.stage, failure.class, failure.message)
 }
 
-fn completed(output: &mut Output, job: &Job, report: &Report) -> Result {
+fn completed(output: &mut Output, job: &Job, report: &Report, totals: &Totals) -> Result {
     let took = match (job.started_at, job.finished_at) {
         (Some(started), Some(finished)) => finished.since(started),
         _ => Duration::ZERO,
@@ -79,9 +82,56 @@ fn completed(output: &mut Output, job: &Job, report: &Report) -> Result {
             "bytes",
             format!("{} copied, {}/s", bytes(report.bytes_copied), bytes(speed(report.bytes_copied, took))),
         ));
+        pairs.extend(saved(totals));
     }
     pairs.push(("time", spoken(took)));
     pairs.push(("requests", report.requests.to_string()));
+    output.pairs(&pairs)
+}
+
+/// What was not sent, when there is such.
+fn saved(totals: &Totals) -> Option<(&'static str, String)> {
+    let saved = totals.bytes_saved;
+    (saved > 0).then(|| ("saved", format!("{} not sent: mounted or already there", bytes(saved))))
+}
+
+#[derive(Serialize)]
+struct Run<'a> {
+    #[serde(flatten)]
+    worked: &'a Worked,
+    #[serde(flatten)]
+    totals: &'a Totals,
+    duration_ms: u64,
+}
+
+/// Prints what a run of workers did: how the jobs ended, and, where something was done, what it cost and saved.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn run(output: &mut Output, worked: &Worked, totals: &Totals, took: Duration) -> Result {
+    if output.format().is_json() {
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        return output.json(&Run { worked, totals, duration_ms });
+    }
+    let Worked { completed, failed, cancelled, released, retried } = worked;
+    output.line(&format!(
+        "{completed} completed, {failed} failed, {cancelled} cancelled, {released} released, {retried} retried"
+    ))?;
+    if *totals == Totals::default() {
+        return Ok(());
+    }
+    let Totals { images_copied, images_present, blobs_copied, blobs_mounted, blobs_present, blobs_resumed, .. } =
+        *totals;
+    let report = Report { blobs_copied, blobs_mounted, blobs_present, blobs_resumed, ..Report::default() };
+    let rate = bytes(speed(totals.bytes_sent, took));
+    let mut pairs = vec![
+        ("images", format!("{images_copied} copied, {images_present} already there")),
+        ("blobs", blobs(&report)),
+        ("bytes", format!("{} sent, {rate}/s", bytes(totals.bytes_sent))),
+    ];
+    pairs.extend(saved(totals));
+    pairs.push(("requests", totals.requests.to_string()));
+    pairs.push(("time", spoken(took)));
     output.pairs(&pairs)
 }
 

@@ -1,10 +1,11 @@
 //! `work`: run workers and sweeper until a signal, or with `--drain` until nothing is left to do.
 
+use super::bars::TICK;
 use super::error::{Error, Result};
-use super::{Context, when};
+use super::progress::Display;
+use super::{Context, report, when};
 use crate::config::rate;
 use crate::daemon;
-use crate::worker::Worked;
 use std::time::Duration;
 
 /// Run workers until a signal.
@@ -47,16 +48,23 @@ impl WorkArgs {
 pub async fn run(context: &mut Context, arguments: WorkArgs) -> Result {
     let store = context.store().await?;
     let parts = context.parts(store, arguments.queue)?;
-    let daemon::Ended { worked, signal, aborted } = daemon::work(parts, arguments.drain).await?;
-    if context.format().is_json() {
-        context.output.json(&worked)?;
-    } else {
-        let Worked { completed, failed, cancelled, released, retried } = worked;
-        let line = format!(
-            "{completed} completed, {failed} failed, {cancelled} cancelled, {released} released, {retried} retried"
-        );
-        context.output.line(&line)?;
-    }
+    let watch = parts.watch.clone();
+    let started = context.clock.boot();
+    let mut display = Display::new(context.notes.mode(), context.notes.clone(), context.clock.clone(), watch.clone());
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut working = std::pin::pin!(daemon::work(parts, arguments.drain));
+    let ended = loop {
+        // Cancel-safe: the work is pinned outside and goes on in the next round.
+        tokio::select! {
+            ended = &mut working => break ended,
+            _ = ticker.tick(), if display.shows() => display.tick(),
+        }
+    };
+    display.end();
+    let daemon::Ended { worked, signal, aborted } = ended?;
+    let took = context.clock.boot().since(started);
+    report::run(&mut context.output, &worked, &watch.totals(), took)?;
     match signal {
         Some(signal) if aborted => {
             context.abandon();

@@ -5,6 +5,7 @@
 //! [`progress`] what an attempt did, and [`replay`] what a history says of its row. Whether a job is *equal* to another, or
 //! *the same target*, is a question of canonical references, answered once by [`NewJob::parse`].
 
+pub mod large;
 mod new;
 pub mod options;
 pub mod progress;

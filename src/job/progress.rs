@@ -1,6 +1,7 @@
 //! What an attempt did: progress while it runs, a report or a failure when it ends.
 
 use super::Class;
+use super::large::LargeBlobs;
 use super::rfc3339;
 use crate::clock::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ pub struct ProgressCounter {
     blobs_done: AtomicU64,
     blobs_total: AtomicU64,
     bytes_moved: AtomicU64,
+    /// Blobs to be watched by themselves.
+    pub large: LargeBlobs,
 }
 
 impl ProgressCounter {

@@ -153,7 +153,7 @@ impl Way {
         let mut content = self.content(blob).await?;
         let failed = |cause| self.failed(blob, &cause);
         let broken = |broken| self.broken(blob, broken);
-        let mut moved = Moved::new(&self.attempt.progress);
+        let mut moved = Moved::of(&self.attempt.progress, blob);
         let mut writer = layout.write_blob(&blob.digest, &self.temp).await.map_err(failed)?;
         while let Some(piece) = content.piece().await.map_err(broken)? {
             self.bandwidth.pass(piece.len()).await;

@@ -4,11 +4,12 @@
 //! the manifest goes up at once, and a refusal says that the memory is wrong. It is forgotten then, and the blobs are brought
 //! like any others. A blob that was seen elsewhere on the registry is asked to be mounted from there, which costs nothing.
 
-use super::Error;
 use super::blob::Way;
 use super::destination::Place;
 use super::ledger::Ledger;
+use super::mounting::Mounting;
 use super::plan::Blob;
+use super::{Attempt, Error};
 use crate::job::How;
 use crate::oci::{Digest, Repository};
 use std::collections::BTreeSet;
@@ -19,15 +20,24 @@ use std::sync::{Arc, PoisonError};
 #[derive(Clone)]
 pub(super) struct Believed {
     ledger: Arc<dyn Ledger>,
+    mounting: Mounting,
     repository: Repository,
     pub blobs: Vec<Blob>,
 }
 
 impl Believed {
     /// The registry does not have all of them: they are forgotten.
-    pub async fn refuted(&self) {
+    pub async fn refuted(&self, attempt: &Attempt) {
         let digests: Vec<Digest> = self.blobs.iter().map(|blob| blob.digest.clone()).collect();
         tracing::info!(repository = %self.repository, blobs = digests.len(), "the registry has lost blobs that were seen there");
+        for digest in &digests {
+            self.mounting.not_in(&self.repository, digest);
+        }
+        let gone: BTreeSet<&str> = digests.iter().map(Digest::as_str).collect();
+        {
+            let mut transfers = attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+            transfers.retain(|transfer| !gone.contains(transfer.digest.as_str()));
+        }
         self.ledger.lost(&self.repository, &digests).await;
     }
 }
@@ -55,6 +65,7 @@ impl Way {
                 here.insert(digest);
             }
         }
+        here.extend(digests.into_iter().filter(|digest| self.mounting.is_in(repository, digest)));
         let trusts = believing && self.trusting && !self.attempt.distrust.load(Ordering::Relaxed);
         if !trusts || here.is_empty() || !session.profile(repository).verifies_manifests {
             return (None, blobs);
@@ -63,7 +74,8 @@ impl Way {
         for blob in &there {
             self.record(blob, How::Present);
         }
-        (Some(Believed { ledger: self.ledger.clone(), repository: repository.clone(), blobs: there }), missing)
+        let (ledger, mounting, repository) = (self.ledger.clone(), self.mounting.clone(), repository.clone());
+        (Some(Believed { ledger, mounting, repository, blobs: there }), missing)
     }
 
     /// Writes down what the destination has shown of itself meanwhile.
@@ -85,12 +97,7 @@ impl Way {
 
     /// Brings what was believed to be there after all.
     pub(super) async fn disbelieve(&self, believed: &Believed) -> Result<(), Error> {
-        believed.refuted().await;
-        let gone: BTreeSet<String> = believed.blobs.iter().map(|blob| blob.digest.to_string()).collect();
-        {
-            let mut transfers = self.attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner);
-            transfers.retain(|transfer| !gone.contains(&transfer.digest));
-        }
+        believed.refuted(&self.attempt).await;
         for blob in &believed.blobs {
             self.attempt.progress.take_back(blob.size);
         }

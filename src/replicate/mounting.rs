@@ -8,7 +8,7 @@
 //! source costs no redirect, so that a copy stays within its requests either way.
 
 use crate::oci::{Digest, Repository};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +32,8 @@ struct Known {
     /// By host, then blob: the first repository that was seen to hold it. One for all blobs of an image, as far as may be,
     /// because each pair of repositories needs a token of its own.
     holders: HashMap<String, HashMap<Digest, Arc<Repository>>>,
+    /// What this process brought to repositories or found there, by repository.
+    held: HashMap<Repository, HashSet<Digest>>,
 }
 
 impl Mounting {
@@ -72,7 +74,26 @@ impl Mounting {
             }
             let of_host = known.holders.entry(repository.host().to_owned()).or_default();
             of_host.entry(digest.clone()).or_insert_with(|| Arc::new(repository.clone()));
+            if known.held.values().map(HashSet::len).sum::<usize>() >= HOLDERS_LIMIT {
+                known.held.clear();
+            }
+            known.held.entry(repository.clone()).or_default().insert(digest.clone());
         });
+    }
+
+    /// This process has seen the blob in this repository.
+    pub fn is_in(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.with(|known| known.held.get(repository).is_some_and(|held| held.contains(digest)))
+    }
+
+    /// The blob is not in this repository, whatever was seen.
+    pub fn not_in(&self, repository: &Repository, digest: &Digest) {
+        self.with(|known| {
+            if let Some(held) = known.held.get_mut(repository) {
+                held.remove(digest);
+            }
+        });
+        self.lost(repository, digest);
     }
 
     /// Another repository of the same registry that held the blob when it was last seen.

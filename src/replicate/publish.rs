@@ -109,7 +109,7 @@ pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Rep
         let published = image.destination.publish(&root.manifest, root.sparse, patient, &image.temp).await;
         if let Err(error) = published {
             if let Some(believed) = root.believed.as_ref().filter(|_| error.misses) {
-                believed.refuted().await;
+                believed.refuted(attempt).await;
                 attempt.distrust.store(true, Ordering::Relaxed);
             }
             return Err(error);

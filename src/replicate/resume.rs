@@ -109,7 +109,7 @@ impl Way {
             Ok(content) => content,
             Err(trouble) => return Err(given_up(upload, trouble, false).await),
         };
-        let mut moved = Moved::new(&self.attempt.progress);
+        let mut moved = Moved::of(&self.attempt.progress, blob);
         moved.skip(offset);
         if let Err(broken) = skip(&mut content, offset).await {
             return Err(given_up(upload, self.broken(blob, broken), false).await);

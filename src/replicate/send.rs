@@ -7,9 +7,11 @@ use super::content::{Broken, Checked, PIECES_WAITING, body, body_of};
 use super::destination::upload_was_lost;
 use super::download::BlobContent;
 use super::plan::Blob;
+use crate::job::large::LargeBlob;
 use crate::job::{Class, ProgressCounter, Stage};
 use crate::registry::{Session, Upload};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -35,23 +37,31 @@ impl From<Trouble> for Unsent {
 pub(super) struct Moved<'a> {
     progress: &'a ProgressCounter,
     bytes: u64,
+    large: Option<Arc<LargeBlob>>,
 }
 
 impl<'a> Moved<'a> {
-    pub fn new(progress: &'a ProgressCounter) -> Self {
-        Self { progress, bytes: 0 }
+    /// None of `blob` yet.
+    pub fn of(progress: &'a ProgressCounter, blob: &Blob) -> Self {
+        Self { progress, bytes: 0, large: progress.large.begin(&blob.digest, blob.size) }
     }
 
     /// The first bytes are there already.
     pub fn skip(&mut self, bytes: u64) {
         self.bytes += bytes;
         self.progress.skipped(bytes);
+        if let Some(large) = &self.large {
+            large.moved(bytes);
+        }
     }
 
     pub fn add(&mut self, piece: &Bytes) {
         let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         self.bytes += bytes;
         self.progress.moved(bytes);
+        if let Some(large) = &self.large {
+            large.moved(bytes);
+        }
     }
 
     pub fn keep(mut self) {
@@ -62,6 +72,9 @@ impl<'a> Moved<'a> {
 impl Drop for Moved<'_> {
     fn drop(&mut self) {
         self.progress.take_back(self.bytes);
+        if let Some(large) = &self.large {
+            self.progress.large.end(large);
+        }
     }
 }
 
@@ -83,7 +96,7 @@ impl Way {
             }
         };
         self.bandwidth.pass(bytes.len()).await;
-        let mut moved = Moved::new(&self.attempt.progress);
+        let mut moved = Moved::of(&self.attempt.progress, blob);
         moved.add(&bytes);
         match session.finish_upload(upload.clone(), &blob.digest, blob.size, body_of(bytes)).await {
             Ok(()) => {
@@ -102,7 +115,7 @@ impl Way {
         blob: &Blob,
         content: Checked<BlobContent>,
     ) -> Result<(), Trouble> {
-        let moved = Moved::new(&self.attempt.progress);
+        let moved = Moved::of(&self.attempt.progress, blob);
         match self.send_last(session, upload.clone(), blob, blob.size, content, moved).await {
             Ok(()) => Ok(()),
             Err(unsent) => Err(self.forgotten(session, upload, unsent).await),
@@ -210,13 +223,13 @@ mod tests {
     fn progress_of_a_try_that_came_to_nothing_is_taken_back() {
         let progress = ProgressCounter::default();
         let piece = Bytes::from_static(b"abc");
-        let mut lost = Moved::new(&progress);
+        let mut lost = Moved { progress: &progress, bytes: 0, large: None };
         lost.add(&piece);
         lost.add(&piece);
         assert_eq!(progress.read().bytes_done, 6);
         drop(lost);
         assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (0, 6));
-        let mut kept = Moved::new(&progress);
+        let mut kept = Moved { progress: &progress, bytes: 0, large: None };
         kept.add(&piece);
         kept.keep();
         assert_eq!((progress.read().bytes_done, progress.bytes_moved()), (3, 9));

@@ -74,6 +74,7 @@ pub async fn run(
     controls: Controls,
     mut place: Place,
 ) -> Finish {
+    let watched = parts.watch.begin(&claim.job, &attempt);
     let span = tracing::info_span!("attempt", job = claim.job.id, attempt = claim.job.attempt, worker = %presence.id);
     async {
         let fence = claim.fence();
@@ -101,6 +102,7 @@ pub async fn run(
         }
         let late = Late { parts, presence, wanted: wanted(&claim.job, &claim.dest_key).ok(), fence };
         let finish = settle(parts, claim, verdict, &attempt, &controls.release, &mut place).await;
+        parts.watch.end(watched, &finish);
         if finish == Finish::LeaseLost
             && let Some(digest) = attempt.publishing.get()
         {

@@ -13,6 +13,7 @@ pub mod places;
 pub mod presence;
 mod seal;
 mod settings;
+pub mod watch;
 
 use crate::clock::{BootTime, Clock};
 use crate::job::State;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use watch::Watch;
 
 /// What workers need. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ pub struct Parts {
     pub state_dir: PathBuf,
     /// Time.
     pub clock: Clock,
+    /// What the attempts do, for those who watch.
+    pub watch: Watch,
 }
 
 /// What a worker did.

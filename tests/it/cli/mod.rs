@@ -8,6 +8,7 @@ mod enqueue;
 mod from_file;
 mod json;
 mod output;
+mod progress;
 mod prune;
 mod queues;
 mod references;

@@ -22,7 +22,7 @@ const PEAK_MIB: f64 = 48.0;
 const OVER_FLOOR: f64 = 2000.0 / 1830.0;
 /// Kills of one copy, and the largest part of a blob that may be sent again for each.
 const KILLS: u64 = 10;
-const CHUNK_MIB: f64 = 16.0;
+const CHUNK_MIB: f64 = 32.0;
 /// An upload that has not grown for so long is over.
 const QUIET: Duration = Duration::from_millis(200);
 /// How long a copy may take to get to the next kill.

@@ -1,7 +1,7 @@
-//! Uploads of blobs: begun by POST, which may mount instead; ended by one PUT.
+//! Uploads of blobs: begun by POST, which may mount instead; sent by PATCH in chunks, or not; ended by one PUT.
 //!
-//! The PUT is the one request that is not tried again here, because its body is gone by then; its token is renewed before
-//! it starts rather than when it fails, and it has no time limit as a whole, only on silence. A Location may be a
+//! PATCH and PUT are not tried again here, because the body is gone by then; the token is renewed before they start rather
+//! than when they fail, and they have no time limit as a whole, only on silence. A Location may be a
 //! capability: it is used exactly as it was sent, its query appears in no message, and a Location on another host gets no
 //! Authorization.
 

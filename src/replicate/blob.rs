@@ -3,10 +3,9 @@
 //! The POST that opens an upload is asked to mount the blob as well: from the source's repository when both are on one
 //! registry, else from one that this process saw to hold it, else from the destination itself, which is how Distribution
 //! answers whether it has the blob. A registry that ignores that costs a HEAD, but only for blobs whose sending would cost
-//! more. What has to be sent goes piece by piece from one connection to the other; this is the only place where the two meet.
+//! more. What has to be sent goes piece by piece from one connection to the other (`send`), large blobs in chunks (`resume`).
 //!
-//! A blob is never sent from memory of what another attempt had verified, and nothing is committed whose digest was not
-//! computed here.
+//! Nothing is committed whose digest was not computed here, in one go or from the state that an earlier attempt left.
 
 use super::bandwidth::Bandwidth;
 use super::content::{Broken, Checked, PIECE_BYTES};

@@ -2,9 +2,9 @@
 //!
 //! One attempt reads top to bottom in [`Engine::stage`]: what the source has (`resolve`), what the destination has
 //! (`survey`), what follows from the two (`plan`, pure), and doing it (`transfer`, `blob`); then the same for what refers to
-//! the image (`referrers`). Each attempt is a
-//! reconciliation: content is named by its digest, so that the destination itself is the checkpoint, and an attempt that
-//! died is continued by comparing again, not by remembering what it did.
+//! the image (`referrers`). Each attempt is a reconciliation: content is named by its digest, so that the destination itself
+//! is the checkpoint, and an attempt that died is continued by comparing again. What is remembered (`ledger`) only saves bytes
+//! and requests: uploads that were cut, and blobs that were seen.
 //!
 //! Staging and publishing are two calls rather than one, because all of staging is harmless to repeat while moving a tag
 //! is not: the caller makes sure in between that it may still write.

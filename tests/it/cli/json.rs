@@ -1,6 +1,7 @@
 //! Every name that programs may rely on, and the shapes behind the names.
 
 use super::{assert_names, number};
+use crate::support::fake::{Fault, Matcher};
 use crate::work::{REPOSITORY, Scene};
 use serde_json::{Value, json};
 
@@ -61,12 +62,13 @@ fn a_completed_a_failed_a_running_and_a_waiting_job() {
     let failed = crate::work::enqueue(&scene.binary, &["enqueue", &absent, &scene.to()]);
     scene.drain().expect_code(1);
     scene.source.put_image("other", "v1", &scene.image);
-    scene.hold_layer("layer");
+    // Its blobs are known to be in another repository of the destination: it is held where the tag is written.
+    scene.destination.fault(Matcher::new("PUT", "/v2/held/app/manifests/"), Fault::HoldUntil("tag".into()));
     let other = scene.source.reference("other", "v1");
     let running =
         crate::work::enqueue(&scene.binary, &["enqueue", &other, &scene.destination.reference("held/app", "v1")]);
     let worker = scene.binary.spawn(&["work"]);
-    scene.source.wait_reached("layer");
+    scene.destination.wait_reached("tag");
     let waiting = scene.enqueue_with(&["--in", "1h", "--idempotency-key", "k"]);
 
     let job = scene.job(completed);

@@ -2,6 +2,7 @@
 
 use super::error;
 use crate::support::binary::Binary;
+use crate::support::fake::{Fault, Matcher};
 use crate::work::Scene;
 use serde_json::{Value, json};
 
@@ -148,10 +149,10 @@ fn jobs_that_run_wait_again_or_are_done() {
     assert_eq!(codes(&answer), ["failed"]);
     assert!(answer["reasons"][0]["message"].as_str().unwrap().contains("absent"), "{answer:#}");
 
-    scene.hold_layer("held");
+    scene.destination.fault(Matcher::new("PUT", "/v2/held/x/manifests/"), Fault::HoldUntil("held".into()));
     let running = scene.enqueue_to(&scene.destination.reference("held/x", "1"), &[]);
     let worker = scene.binary.spawn(&["work"]);
-    scene.source.wait_reached("held");
+    scene.destination.wait_reached("held");
     let answer = why(&scene.binary, running);
     assert_eq!(codes(&answer), ["running"], "{answer:#}");
     let id = answer["job"]["worker"].as_str().unwrap().to_owned();

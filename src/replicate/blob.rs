@@ -23,6 +23,7 @@ use crate::job::{Class, How, Stage, Transfer};
 use crate::layout::Layout;
 use crate::oci::digest::ContentError;
 use crate::oci::{Reference, Repository, Verifier};
+use crate::registry::profile::Mount;
 use crate::registry::{Session, UploadStart};
 use crate::tempfiles::TempFiles;
 use std::sync::{Arc, PoisonError};
@@ -183,7 +184,8 @@ impl Way {
 
     async fn mount_or_send(&self, session: &Session, repository: &Repository, blob: &Blob) -> Result<Brought, Trouble> {
         let holder = self.mounting.holder(repository, &blob.digest);
-        let from = self.mount_from(repository, holder.as_deref());
+        let mount = session.profile(repository).mount;
+        let from = self.mount_from(repository, holder.as_deref(), mount);
         let started = session.start_upload(repository, &blob.digest, from).await;
         let upload = match started.map_err(|cause| self.not_begun(blob, &cause))? {
             UploadStart::Present if from == Some(repository) => {
@@ -224,11 +226,17 @@ impl Way {
     }
 
     /// Where the blob is asked to be mounted from: the source, if it is on the same registry, else a repository there that
-    /// is known to hold it, else the repository itself, each unless the registry has refused it before.
-    fn mount_from<'a>(&'a self, repository: &'a Repository, holder: Option<&'a Repository>) -> Option<&'a Repository> {
+    /// is known to hold it, else the repository itself, each unless such registries do not mount from there, or this one has refused
+    /// it before.
+    fn mount_from<'a>(
+        &'a self,
+        repository: &'a Repository,
+        holder: Option<&'a Repository>,
+        mount: Mount,
+    ) -> Option<&'a Repository> {
         let neighbour = self.source.repository().filter(|source| source.host() == repository.host());
         let mut places = neighbour.into_iter().chain(holder).chain([repository]);
-        places.find(|from| !self.mounting.is_refused(from, repository))
+        places.find(|from| mount.allows(from.name(), repository.name()) && !self.mounting.is_refused(from, repository))
     }
 
     /// Whether the destination has the blob, if it is still worth asking. An answer that does not come is no reason to

@@ -78,8 +78,11 @@ impl Way {
         blob: &Blob,
         uploaded: &Uploaded,
     ) -> Result<Option<Begun>, Trouble> {
-        let status = session.upload_status(repository, &uploaded.location).await;
-        let status = status.map_err(|cause| self.not_begun(blob, &cause))?;
+        let mut status = None;
+        if session.profile(repository).reports_offset {
+            let asked = session.upload_status(repository, &uploaded.location).await;
+            status = asked.map_err(|cause| self.not_begun(blob, &cause))?;
+        }
         let Some((upload, offset)) = status.filter(|(_, offset)| *offset > 0 && *offset < blob.size) else {
             let (digest, committed) = (&blob.digest, uploaded.committed);
             tracing::warn!(%digest, %repository, committed, "the registry does not go on with the upload, the blob begins anew");

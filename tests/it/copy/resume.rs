@@ -169,3 +169,16 @@ fn two_processes_bring_a_blob_once() {
     }
     assert!(scene.sent() < LAYER + 2 * MIB, "{} bytes were sent", scene.sent());
 }
+
+/// The profile says that the registry takes no chunks: one PUT, whatever the size.
+#[test]
+fn a_registry_that_takes_no_chunks_gets_one_put() {
+    let (scene, folder) = (Scene::new(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("config.toml");
+    let of_host = format!("[registries.\"{}\"]\nprofile = \"ghcr\"\n", scene.destination.authority());
+    std::fs::write(&file, of_host).unwrap();
+    scene.enqueue();
+    scene.binary.run(&["--config", file.to_str().unwrap(), "work", "--drain"]).success();
+    assert_whole(&scene.destination, "b", "v1", &scene.image);
+    assert_eq!((scene.destination.count("PATCH", "/"), scene.destination.count("PUT", "/blobs/uploads/")), (0, 2));
+}

@@ -103,3 +103,28 @@ fn what_was_remembered_of_a_repository_is_only_a_hint() {
     worker.sigterm();
     worker.wait(PATIENCE).success();
 }
+
+/// What a registry is said to be decides how it is asked.
+#[test]
+fn a_registry_that_mounts_within_a_namespace_is_not_asked_for_more() {
+    let (source, destination, folder) = (Fake::start(), Fake::start(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("config.toml");
+    let of_host = format!("[registries.\"{}\"]\nprofile = \"docker-hub\"\n", destination.authority());
+    std::fs::write(&file, of_host).unwrap();
+    let (binary, images) = (binary(), family(3));
+    for (number, place) in ["team/one", "team/two", "other/three"].into_iter().enumerate() {
+        source.put_image("a", &format!("v{number}"), &images[number]);
+        let (from, to) = (source.reference("a", &format!("v{number}")), destination.reference(place, "v1"));
+        binary.run(&["--config", file.to_str().unwrap(), "replicate", "--no-referrers", &from, &to]).success();
+        assert_whole(&destination, place, "v1", &images[number]);
+    }
+    let wishes = |to: &str, from: &str| {
+        destination.count("POST", &format!("/v2/{to}/blobs/uploads/?mount=")) > 0
+            && destination.requests().iter().any(|request| {
+                request.path.starts_with(&format!("/v2/{to}/")) && request.path.ends_with(&format!("from={from}"))
+            })
+    };
+    assert!(wishes("team/two", "team/one"), "within the namespace");
+    assert!(!wishes("other/three", "team/one") && !wishes("other/three", "team/two"), "and never beyond it");
+    assert_eq!(destination.count("PUT", "/blobs/uploads/"), 5 + 2 + 5);
+}

@@ -83,7 +83,7 @@ impl Way {
             let asked = session.upload_status(repository, &uploaded.location).await;
             status = asked.map_err(|cause| self.not_begun(blob, &cause))?;
         }
-        let Some((upload, offset)) = status.filter(|(_, offset)| *offset > 0 && *offset < blob.size) else {
+        let Some((upload, offset)) = status.filter(|(_, offset)| *offset > 0 && *offset <= blob.size) else {
             let (digest, committed) = (&blob.digest, uploaded.committed);
             tracing::warn!(%digest, %repository, committed, "the registry does not go on with the upload, the blob begins anew");
             return Ok(None);

@@ -182,3 +182,17 @@ fn a_registry_that_takes_no_chunks_gets_one_put() {
     assert_whole(&scene.destination, "b", "v1", &scene.image);
     assert_eq!((scene.destination.count("PATCH", "/"), scene.destination.count("PUT", "/blobs/uploads/")), (0, 2));
 }
+
+/// The registry has every byte, and was cut off before it could commit them.
+#[test]
+fn an_upload_that_lacks_only_its_end_is_ended() {
+    let scene = Scene::new();
+    let id = scene.enqueue();
+    let rest = LAYER % CHUNK;
+    scene.destination.fault(Matcher::new("PUT", "/blobs/uploads/").after(1), Fault::CutUploadAfter(rest));
+    scene.binary.run(&["work", "--drain"]).success();
+    assert_whole(&scene.destination, "b", "v1", &scene.image);
+    let job = scene.job(&id);
+    assert_eq!((&job["attempt"], reported(&job, "bytes_resumed")), (&1.into(), LAYER), "{job:#}");
+    assert!(scene.sent() <= LAYER + MIB, "{} bytes were sent", scene.sent());
+}

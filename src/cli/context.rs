@@ -7,7 +7,7 @@ use crate::config::{Config, ensure_private_dir};
 use crate::job::{JobId, NewJob};
 use crate::oci::ImageReference;
 use crate::registry::{Client, Session};
-use crate::replicate::Engine;
+use crate::replicate::{Engine, Limits};
 use crate::store::Store;
 use crate::worker::watch::Watch;
 use crate::worker::{Parts, descriptors};
@@ -95,7 +95,11 @@ impl Context {
     /// # Errors
     /// A CA file does not parse.
     pub fn engine(&self) -> Result<Engine> {
-        Ok(Engine::new(self.client()?, self.config.limits()))
+        self.engine_within(self.config.limits())
+    }
+
+    fn engine_within(&self, limits: Limits) -> Result<Engine> {
+        Ok(Engine::new(self.client()?, limits))
     }
 
     /// What workers need, with the state folder in place.
@@ -105,12 +109,12 @@ impl Context {
     pub fn parts(&self, store: Store, queue: Option<String>) -> Result<Parts> {
         self.make_state_dir()?;
         let mut settings = self.config.worker(queue);
-        let blobs_at_once = self.config.limits().blobs_at_once;
-        settings.concurrency = descriptors::copies_at_a_time(settings.concurrency, blobs_at_once)
+        let mut limits = self.config.limits();
+        settings.concurrency = descriptors::copies_at_a_time(settings.concurrency, &mut limits)
             .map_err(|message| Error::failed("descriptors", message))?;
         Ok(Parts {
             store,
-            engine: self.engine()?,
+            engine: self.engine_within(limits)?,
             settings,
             state_dir: self.config.state_dir.clone(),
             clock: self.clock.clone(),

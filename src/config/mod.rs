@@ -200,6 +200,7 @@ impl Config {
     pub fn limits(&self) -> replicate::Limits {
         replicate::Limits {
             blobs_at_once: self.values.size("copy", "blobs_at_once"),
+            small_blobs_of_all: replicate::Limits::default().small_blobs_of_all,
             index_depth: INDEX_DEPTH,
             manifests: MANIFESTS_PER_IMAGE,
             manifest_bytes: self.manifest_limit(),

@@ -12,7 +12,7 @@ use super::content::{Broken, Checked, PIECE_BYTES};
 use super::destination::{Destination, Place};
 use super::download::BlobContent;
 use super::ledger::Ledger;
-use super::mounting::{Asking, Mounting};
+use super::mounting::{Asking, Moment, Mounting};
 use super::plan::Blob;
 use super::resume::Begun;
 use super::send::Moved;
@@ -28,10 +28,11 @@ use crate::registry::{Session, UploadStart};
 use crate::tempfiles::TempFiles;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 /// From this size on a blob is asked for by HEAD before it is sent, where the upload's answer does not tell whether it is
 /// there. Bytes; below it, sending costs about what asking does.
-const ASK_FROM_BYTES: u64 = 1024 * 1024;
+pub(super) const ASK_FROM_BYTES: u64 = 1024 * 1024;
 /// The pause before a blob is tried again; doubles with each try.
 const PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause, and the longest wish of a registry that is waited for here. With a longer one the job gives its
@@ -47,6 +48,10 @@ pub(super) struct Way {
     pub temp: TempFiles,
     pub limits: Arc<Limits>,
     pub mounting: Mounting,
+    /// When the attempt, or its last new beginning, looked at the destination first.
+    pub began: Moment,
+    /// Shared by all attempts: how many small blobs may move.
+    pub small: Arc<Semaphore>,
     pub turns: Turns,
     pub bandwidth: Bandwidth,
     pub asking: Arc<Asking>,
@@ -168,6 +173,10 @@ impl Way {
     async fn to_registry(&self, session: &Session, reference: &Reference, blob: &Blob) -> Result<Brought, Trouble> {
         let repository = &reference.repository;
         let _turn = self.turns.take(repository, &blob.digest).await;
+        // As good as an upload of this attempt's own: the registry has acknowledged it since the attempt began.
+        if self.mounting.was_brought_after(self.began, repository, &blob.digest) {
+            return Ok(How::Present.into());
+        }
         let begun = match self.turn(repository, blob).await {
             Some(uploaded) => self.found_again(session, repository, blob, &uploaded).await?,
             None => None,
@@ -178,16 +187,26 @@ impl Way {
             _ => self.mount_or_send(session, repository, blob).await?,
         };
         self.turn_over(repository, blob).await;
-        self.mounting.holds(repository, &blob.digest);
+        self.mounting.brought(repository, &blob.digest);
         Ok(how)
     }
 
     async fn mount_or_send(&self, session: &Session, repository: &Repository, blob: &Blob) -> Result<Brought, Trouble> {
         let holder = self.mounting.holder(repository, &blob.digest);
         let mount = session.profile(repository).mount;
-        let from = self.mount_from(repository, holder.as_deref(), mount);
+        let (from, turn) = self.wish(repository, holder.as_deref(), mount).await;
         let started = session.start_upload(repository, &blob.digest, from).await;
-        let upload = match started.map_err(|cause| self.not_begun(blob, &cause))? {
+        let started = started.map_err(|cause| self.not_begun(blob, &cause))?;
+        let refused = matches!(&started, UploadStart::Session(upload) if upload.mount_was_refused());
+        if let Some(from) = from {
+            if refused {
+                self.mounting.refused(from, repository);
+            } else if turn.is_some() {
+                self.mounting.heard(from, repository);
+            }
+        }
+        drop(turn);
+        let upload = match started {
             UploadStart::Present if from == Some(repository) => {
                 self.mounting.made_from_itself(repository);
                 return Ok(How::Present.into());
@@ -197,9 +216,6 @@ impl Way {
         };
         if let Some(from) = from {
             self.mounting.lost(from, &blob.digest);
-            if upload.mount_was_refused() {
-                self.mounting.refused(from, repository);
-            }
         }
         let told = from == Some(repository) && self.mounting.is_made_from_itself(repository);
         if blob.size >= ASK_FROM_BYTES && !told && self.is_there(blob).await {
@@ -223,6 +239,23 @@ impl Way {
             self.send(session, upload, blob, content).await?;
         }
         Ok(How::Copied.into())
+    }
+
+    /// Where the blob is asked to be mounted from, and the turn to be the first who asks there.
+    async fn wish<'a>(
+        &'a self,
+        repository: &'a Repository,
+        holder: Option<&'a Repository>,
+        mount: Mount,
+    ) -> (Option<&'a Repository>, Option<OwnedMutexGuard<()>>) {
+        loop {
+            let Some(from) = self.mount_from(repository, holder, mount) else { return (None, None) };
+            let turn = self.mounting.first_wish(from, repository).await;
+            // Somebody else may have been refused meanwhile: then there is another place to ask, or none.
+            if turn.is_some() || !self.mounting.is_refused(from, repository) {
+                return (Some(from), turn);
+            }
+        }
     }
 
     /// Where the blob is asked to be mounted from: the source, if it is on the same registry, else a repository there that

@@ -61,6 +61,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use tasks::side_by_side;
+use tokio::sync::Semaphore;
 use transfer::Transferred;
 use turns::Turns;
 
@@ -68,8 +69,11 @@ use turns::Turns;
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Blobs moved at a time within one job, and manifests read or put at a time (default 4: enough to fill most links,
-    /// few enough that eight jobs do not trip a registry's limits).
+    /// few enough that eight jobs do not trip a registry's limits). Of blobs below 1 MiB, whose time is that of their requests,
+    /// four times as many beside them.
     pub blobs_at_once: usize,
+    /// Blobs below 1 MiB moved at a time by all jobs together (default 24, at least 1): bounds memory and connections.
+    pub small_blobs_of_all: usize,
     /// How deep indexes may be nested (default 8: two are in use).
     pub index_depth: usize,
     /// Manifests in one image tree, the root included (default 2000: ten times what the largest known indexes have).
@@ -89,6 +93,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             blobs_at_once: 4,
+            small_blobs_of_all: 24,
             index_depth: 8,
             manifests: 2000,
             manifest_bytes: 8 * 1024 * 1024,
@@ -144,6 +149,7 @@ pub struct Engine {
     limits: Arc<Limits>,
     mounting: Mounting,
     turns: Turns,
+    small: Arc<Semaphore>,
     bandwidths: Bandwidths,
     memory: Memory,
 }
@@ -154,7 +160,8 @@ impl Engine {
     pub fn new(client: Client, limits: Limits) -> Self {
         let bandwidths = Bandwidths::new(&limits.bandwidth, &limits.registries, &Clock::System);
         let (mounting, turns, memory) = (Mounting::default(), Turns::default(), Memory::default());
-        Self { client, limits: Arc::new(limits), mounting, turns, bandwidths, memory }
+        let small = Arc::new(Semaphore::new(limits.small_blobs_of_all.max(1)));
+        Self { client, limits: Arc::new(limits), mounting, turns, small, bandwidths, memory }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -263,6 +270,8 @@ impl Engine {
             temp: temp.clone(),
             limits: self.limits.clone(),
             mounting: self.mounting.clone(),
+            began: self.mounting.now(),
+            small: self.small.clone(),
             turns: self.turns.clone(),
             bandwidth: self.bandwidths.of_copy([wanted.source.host(), wanted.destination.host()]),
             asking: Arc::new(asking),

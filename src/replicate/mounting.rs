@@ -8,9 +8,10 @@
 //! source costs no redirect, so that a copy stays within its requests either way.
 
 use crate::oci::{Digest, Repository};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 /// Most pairs of repositories that are remembered; all are forgotten beyond it, which costs a request each.
 const PAIRS_LIMIT: usize = 10_000;
@@ -22,19 +23,32 @@ const HOLDERS_LIMIT: usize = 20_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mounting(Arc<Mutex<Known>>);
 
+/// Host, from, to.
+type Pair = (String, String, String);
+
 #[derive(Debug, Default)]
 struct Known {
     /// Registries that have answered 201 when asked to mount a blob of a repository into itself: a 202 of theirs means
     /// that the blob is not there.
     from_itself: BTreeSet<String>,
-    /// Host, from, to: answered with an error.
-    refused: BTreeSet<(String, String, String)>,
+    /// Answered with an error.
+    refused: BTreeSet<Pair>,
+    /// Answered without one.
+    heard: BTreeSet<Pair>,
+    /// Neither yet: whose turn it is to find out.
+    asking: HashMap<Pair, Arc<Turn<()>>>,
     /// By host, then blob: the first repository that was seen to hold it. One for all blobs of an image, as far as may be,
     /// because each pair of repositories needs a token of its own.
     holders: HashMap<String, HashMap<Digest, Arc<Repository>>>,
-    /// What this process brought to repositories or found there, by repository.
-    held: HashMap<Repository, HashSet<Digest>>,
+    /// What this process brought to repositories or found there, by repository, each with the moment of it.
+    held: HashMap<Repository, HashMap<Digest, Moment>>,
+    /// The last moment at which anything was brought.
+    now: Moment,
 }
+
+/// A place in the order in which blobs were brought by this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
 
 impl Mounting {
     /// The registry said that a blob is there when it was asked to mount it from the repository itself.
@@ -57,8 +71,35 @@ impl Mounting {
             if known.refused.len() >= PAIRS_LIMIT {
                 known.refused.clear();
             }
+            known.asking.remove(&key(from, to));
             known.refused.insert(key(from, to));
         });
+    }
+
+    /// The registry took the wish, whether it mounted or not.
+    pub fn heard(&self, from: &Repository, to: &Repository) {
+        self.with(|known| {
+            if known.heard.len() >= PAIRS_LIMIT {
+                known.heard.clear();
+            }
+            known.asking.remove(&key(from, to));
+            known.heard.insert(key(from, to));
+        });
+    }
+
+    /// The first wish between two repositories goes alone: many at once would all be refused. None when it is known how it was
+    /// answered; else the turn of the caller, who says what he hears. Safe to drop while it waits.
+    pub async fn first_wish(&self, from: &Repository, to: &Repository) -> Option<OwnedMutexGuard<()>> {
+        let pair = key(from, to);
+        let known = |known: &Known| known.heard.contains(&pair) || known.refused.contains(&pair);
+        let asking = self.with(|all| {
+            if all.asking.len() >= PAIRS_LIMIT {
+                all.asking.retain(|_, turn| Arc::strong_count(turn) > 1);
+            }
+            (!known(all)).then(|| all.asking.entry(pair.clone()).or_default().clone())
+        })?;
+        let turn = asking.lock_owned().await;
+        self.with(|all| !known(all)).then_some(turn)
     }
 
     /// Whether it ever did.
@@ -66,24 +107,50 @@ impl Mounting {
         self.with(|known| !known.refused.is_empty() && known.refused.contains(&key(from, to)))
     }
 
-    /// The blob is in this repository.
+    /// After everything that was brought so far, and before anything that will be.
+    pub fn now(&self) -> Moment {
+        self.with(|known| known.now)
+    }
+
+    /// The registry has told this process just now that the blob is in this repository.
+    pub fn brought(&self, repository: &Repository, digest: &Digest) {
+        let now = self.with(|known| {
+            known.now.0 += 1;
+            known.now
+        });
+        self.note(repository, digest, now);
+    }
+
+    /// The registry has told so after that moment, to whichever copy of this process.
+    pub fn was_brought_after(&self, moment: Moment, repository: &Repository, digest: &Digest) -> bool {
+        let brought = self.with(|known| known.held.get(repository)?.get(digest).copied());
+        brought.is_some_and(|brought| brought > moment)
+    }
+
+    /// The blob was seen in this repository, whoever saw it.
     pub fn holds(&self, repository: &Repository, digest: &Digest) {
+        self.note(repository, digest, Moment::default());
+    }
+
+    fn note(&self, repository: &Repository, digest: &Digest, moment: Moment) {
         self.with(|known| {
             if known.holders.values().map(HashMap::len).sum::<usize>() >= HOLDERS_LIMIT {
                 known.holders.clear();
             }
             let of_host = known.holders.entry(repository.host().to_owned()).or_default();
             of_host.entry(digest.clone()).or_insert_with(|| Arc::new(repository.clone()));
-            if known.held.values().map(HashSet::len).sum::<usize>() >= HOLDERS_LIMIT {
+            if known.held.values().map(HashMap::len).sum::<usize>() >= HOLDERS_LIMIT {
                 known.held.clear();
             }
-            known.held.entry(repository.clone()).or_default().insert(digest.clone());
+            let held = known.held.entry(repository.clone()).or_default();
+            let known = held.entry(digest.clone()).or_default();
+            *known = moment.max(*known);
         });
     }
 
     /// This process has seen the blob in this repository.
     pub fn is_in(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.with(|known| known.held.get(repository).is_some_and(|held| held.contains(digest)))
+        self.with(|known| known.held.get(repository).is_some_and(|held| held.contains_key(digest)))
     }
 
     /// The blob is not in this repository, whatever was seen.
@@ -118,7 +185,7 @@ impl Mounting {
     }
 }
 
-fn key(from: &Repository, to: &Repository) -> (String, String, String) {
+fn key(from: &Repository, to: &Repository) -> Pair {
     (to.host().to_owned(), from.name().to_owned(), to.name().to_owned())
 }
 
@@ -126,7 +193,7 @@ fn key(from: &Repository, to: &Repository) -> (String, String, String) {
 #[derive(Debug)]
 pub(super) struct Asking {
     /// A blob was not there. Locked while one asks, so that others learn from its answer instead of asking too.
-    missed: tokio::sync::Mutex<bool>,
+    missed: Turn<bool>,
     /// The source gives blobs without a redirect.
     direct: AtomicBool,
 }
@@ -134,7 +201,7 @@ pub(super) struct Asking {
 impl Asking {
     /// For one attempt; `direct` when the source is known to give blobs without a redirect.
     pub fn new(direct: bool) -> Self {
-        Self { missed: tokio::sync::Mutex::new(false), direct: AtomicBool::new(direct) }
+        Self { missed: Turn::new(false), direct: AtomicBool::new(direct) }
     }
 
     /// Whether the blob is there, by `ask`; false without asking, when that is not worth a request any more.
@@ -160,6 +227,7 @@ impl Asking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     fn repository(text: &str) -> Repository {
         Repository::parse(text).unwrap()
@@ -188,6 +256,25 @@ mod tests {
         assert!(known.with(|known| known.refused.len()) <= PAIRS_LIMIT);
     }
 
+    #[tokio::test]
+    async fn the_first_wish_of_two_repositories_goes_alone() {
+        let (a, b, c) = (repository("example.com/a"), repository("example.com/b"), repository("example.com/c"));
+        let known = Mounting::default();
+        let first = known.first_wish(&a, &b).await.expect("nobody knows");
+        assert!(known.first_wish(&b, &a).await.is_some(), "that is another pair");
+        assert!(known.first_wish(&a, &b).now_or_never().is_none(), "it waits");
+        drop(first);
+        let second = known.first_wish(&a, &b).await.expect("the first one has heard nothing");
+        let mut third = std::pin::pin!(known.first_wish(&a, &b));
+        assert!(third.as_mut().now_or_never().is_none());
+        known.refused(&a, &b);
+        drop(second);
+        assert!(third.await.is_none() && known.first_wish(&a, &b).await.is_none(), "it is known now");
+        known.heard(&c, &b);
+        assert!(known.first_wish(&c, &b).await.is_none());
+        assert_eq!(known.with(|known| known.asking.len()), 1, "of the pair that nobody has heard of");
+    }
+
     #[test]
     fn the_first_holder_of_a_blob_is_kept_until_it_is_lost() {
         let (a, b, c) = (repository("example.com/a"), repository("example.com/b"), repository("example.com/c"));
@@ -210,6 +297,24 @@ mod tests {
             known.holds(&a, &blob(&number.to_string()));
         }
         assert!(known.with(|known| known.holders.values().map(HashMap::len).sum::<usize>()) <= HOLDERS_LIMIT);
+    }
+
+    #[test]
+    fn only_what_was_brought_meanwhile_needs_no_question() {
+        let (a, b) = (repository("example.com/a"), repository("example.com/b"));
+        let blob = |text: &str| Digest::of(crate::oci::Algorithm::Sha256, text.as_bytes());
+        let known = Mounting::default();
+        known.brought(&a, &blob("before"));
+        let start = known.now();
+        known.holds(&a, &blob("seen"));
+        let brought = |repository, text: &str| known.was_brought_after(start, repository, &blob(text));
+        assert!(!brought(&a, "before") && !brought(&a, "seen"));
+        known.brought(&a, &blob("seen"));
+        known.holds(&a, &blob("seen"));
+        assert!(brought(&a, "seen") && !brought(&b, "seen") && !brought(&a, "before"));
+        assert!(!known.was_brought_after(known.now(), &a, &blob("seen")));
+        known.not_in(&a, &blob("seen"));
+        assert!(!brought(&a, "seen"), "the registry has said otherwise");
     }
 
     #[tokio::test]

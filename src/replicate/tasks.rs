@@ -21,16 +21,38 @@ where
     W: IntoIterator<Item = F>,
     W::IntoIter: Send,
 {
-    let mut work = work.into_iter();
+    in_lanes([(work.into_iter(), at_once)]).await
+}
+
+/// The same for several lanes of work beside each other, each with a bound of its own.
+///
+/// # Errors
+/// As [`side_by_side`].
+pub(super) async fn in_lanes<T, F, W, const N: usize>(lanes: [(W, usize); N]) -> Result<Vec<T>, Error>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+    W: IntoIterator<Item = F>,
+    W::IntoIter: Send,
+{
     let mut running = JoinSet::new();
-    for piece in work.by_ref().take(at_once.max(1)) {
-        running.spawn(piece.in_current_span());
+    let start = |running: &mut JoinSet<(usize, Result<T, Error>)>, lane: usize, piece: F| {
+        running.spawn(async move { (lane, piece.await) }.in_current_span());
+    };
+    let mut waiting = lanes.map(|(work, at_once)| (work.into_iter(), at_once.max(1)));
+    for (lane, (work, at_once)) in waiting.iter_mut().enumerate() {
+        for piece in work.by_ref().take(*at_once) {
+            start(&mut running, lane, piece);
+        }
     }
     let mut done = Vec::new();
     while let Some(joined) = running.join_next().await {
-        match joined {
-            Ok(Ok(given)) => done.push(given),
-            Ok(Err(error)) => {
+        let lane = match joined {
+            Ok((lane, Ok(given))) => {
+                done.push(given);
+                lane
+            }
+            Ok((_, Err(error))) => {
                 running.shutdown().await;
                 return Err(error);
             }
@@ -41,9 +63,9 @@ where
                     return Err(Error::new(Stage::Work, Class::RETRY, "the program is ending: the copy was stopped"));
                 }
             },
-        }
-        if let Some(piece) = work.next() {
-            running.spawn(piece.in_current_span());
+        };
+        if let Some(piece) = waiting.get_mut(lane).and_then(|(work, _)| work.next()) {
+            start(&mut running, lane, piece);
         }
     }
     Ok(done)
@@ -72,6 +94,25 @@ mod tests {
         let mut done = side_by_side(work.collect::<Vec<_>>(), 3).await.unwrap();
         done.sort_unstable();
         assert_eq!(done, (0..9).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn lanes_do_not_wait_for_each_other() {
+        // The first lane stands still until all of the second is done.
+        let (barrier, done) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
+        let piece = |lane: usize, number: usize| {
+            let (barrier, done) = (barrier.clone(), done.clone());
+            async move {
+                if lane == 0 || number == 4 {
+                    barrier.wait().await;
+                }
+                Ok((lane, done.fetch_add(1, Ordering::SeqCst)))
+            }
+        };
+        let (slow, fast) = (vec![piece(0, 0)], (0..5).map(|number| piece(1, number)).collect::<Vec<_>>());
+        let ended = in_lanes([(slow, 1), (fast, 1)]).await.unwrap();
+        assert_eq!(ended.len(), 6);
+        assert_eq!(ended.iter().filter(|(lane, place)| *lane == 1 && *place < 4).count(), 4);
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
 //! Carries a plan out: all blobs, then all manifests but the root, wave by wave.
 
 use super::Error;
-use super::blob::Way;
+use super::blob::{ASK_FROM_BYTES, Way};
 use super::hints::Believed;
 use super::plan::{Blob, Plan, count};
-use super::tasks::side_by_side;
+use super::tasks::{in_lanes, side_by_side};
 use crate::job::How;
 use crate::oci::Manifest;
 
@@ -48,13 +48,24 @@ pub(super) async fn transfer(way: &Way, plan: Plan, believing: bool) -> Result<T
     Ok(Transferred { root: plan.root, manifests_pushed, believed })
 }
 
-/// Brings blobs, so many at a time.
+/// Small blobs that move beside each large one: what they take is requests, not bytes.
+const SMALL_PER_LARGE: usize = 4;
+
+/// Brings blobs, so many at a time. Small ones do not wait behind large ones.
 pub(super) async fn bring_all(way: &Way, blobs: Vec<Blob>) -> Result<(), Error> {
-    let blobs = blobs.into_iter().map(|blob| {
+    let (large, small): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| blob.size >= ASK_FROM_BYTES);
+    let bring = |blob: Blob, counted: bool| {
         let way = way.clone();
-        async move { way.bring(&blob).await }
-    });
-    side_by_side(blobs, way.limits.blobs_at_once).await.map(drop)
+        async move {
+            // Never closed; without a permit the blob would move all the same.
+            let _permit = if counted { way.small.acquire().await.ok() } else { None };
+            way.bring(&blob).await
+        }
+    };
+    let at_once = way.limits.blobs_at_once;
+    let large = large.into_iter().map(|blob| bring(blob, false)).collect::<Vec<_>>();
+    let small = small.into_iter().map(|blob| bring(blob, true)).collect::<Vec<_>>();
+    in_lanes([(large, at_once), (small, at_once.saturating_mul(SMALL_PER_LARGE))]).await.map(drop)
 }
 
 async fn put_all(way: &Way, manifests: Vec<Manifest>, patient: bool) -> Result<(), Error> {

@@ -1,11 +1,11 @@
 //! What many images of one run share leaves the source once and is sent once; other repositories mount it.
 
 use super::{assert_whole, binary};
-use crate::support::PATIENCE;
 use crate::support::binary::Binary;
-use crate::support::fake::{Auth, Fake, Options};
+use crate::support::fake::{Auth, Fake, Fault, Matcher, Options};
 use crate::support::image::{Image, ImageBuilder};
 use crate::support::registry::Registry;
+use crate::support::{PATIENCE, eventually};
 
 /// Images that share three layers, one of them large; each has a layer and a configuration of its own.
 fn family(count: u64) -> Vec<Image> {
@@ -127,4 +127,25 @@ fn a_registry_that_mounts_within_a_namespace_is_not_asked_for_more() {
     assert!(wishes("team/two", "team/one"), "within the namespace");
     assert!(!wishes("other/three", "team/one") && !wishes("other/three", "team/two"), "and never beyond it");
     assert_eq!(destination.count("PUT", "/blobs/uploads/"), 5 + 2 + 5);
+}
+
+/// What one copy has brought while another one was under way needs no request of the other's.
+#[test]
+fn a_blob_that_is_brought_meanwhile_is_not_asked_for() {
+    let (source, destination, binary, images) = (Fake::start(), Fake::start(), binary(), family(2));
+    source.fault(Matcher::new("GET", "/blobs/").always(), Fault::HoldUntil("both".into()));
+    for (number, image) in images.iter().enumerate() {
+        let tag = format!("v{number}");
+        source.put_image("a", &tag, image);
+        enqueue(&binary, &source.reference("a", &tag), &destination.reference("b", &tag));
+    }
+    let mut worker = binary.spawn(&["work", "--drain", "--concurrency", "2"]);
+    eventually("both copies", || (source.count("GET", "/manifests/") == 2).then_some(()));
+    source.release("both");
+    worker.wait(PATIENCE).success();
+    for (number, image) in images.iter().enumerate() {
+        assert_whole(&destination, "b", &format!("v{number}"), image);
+    }
+    assert_eq!(destination.count("POST", "/blobs/uploads/"), 3 + 2 * 2, "one for each blob");
+    assert_eq!(transfers(&binary, "present"), Some(3));
 }

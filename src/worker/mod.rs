@@ -205,18 +205,20 @@ impl<R: Run> Worker<R> {
                         tracing::error!(%error, "the database cannot be used just now, trying again");
                     }
                     failing = true;
+                    self.full = false;
                     ERROR_PAUSE
                 }
             };
             if !failing {
                 self.stand();
             }
+            let rest = self.rest();
             tokio::select! {
                 () = shutdown.drain.cancelled() => {}
                 () = filled(&mut self.standing) => {}
                 () = self.places.freed(), if self.full => self.places.gather().await,
                 Some(ended) = self.running.join_next() => self.ended(ended),
-                () = wake(&self.store, wait, failing) => self.full = false,
+                () = wake(&self.store, rest, wait, failing) => {}
             }
             while let Some(ended) = self.running.try_join_next() {
                 self.ended(ended);
@@ -249,6 +251,11 @@ impl<R: Run> Worker<R> {
         self.full && self.clock.boot().since(self.looked) < FULL_LOOK
     }
 
+    /// How long commits of others are no reason to look.
+    fn rest(&self) -> Duration {
+        if self.full { FULL_LOOK.saturating_sub(self.clock.boot().since(self.looked)).max(REST) } else { REST }
+    }
+
     fn room(&self) -> usize {
         self.settings.concurrency.saturating_sub(self.places.taken())
     }
@@ -257,7 +264,7 @@ impl<R: Run> Worker<R> {
     async fn claim_again(&mut self) -> Result<Tick, Error> {
         let room = self.room();
         let claimed = if room > 0 { self.claim(room, false).await? } else { 0 };
-        Ok(Tick { claimed, more: !self.full, idle_for: FULL_LOOK })
+        Ok(Tick { claimed, more: !self.full, idle_for: LONGEST_WAIT })
     }
 
     /// A tick, but none before it is known where the history stood at the start.
@@ -277,7 +284,9 @@ impl<R: Run> Worker<R> {
             self.ended(ended);
         }
         self.looked = self.clock.boot();
-        self.full = false;
+        // Without room nothing is claimed, and nothing is learned of what waits.
+        let room = self.room();
+        self.full &= room == 0;
         let store = &self.store;
         if self.clock.boot().since(self.seen) >= SEEN_INTERVAL {
             self.presence.seen(store, &self.clock).await?;
@@ -290,7 +299,6 @@ impl<R: Run> Worker<R> {
                 }
             }
         }
-        let room = self.room();
         if room > 0 && store.was_asked() {
             let claimed = self.claim(room, false).await?;
             if claimed > 0 {
@@ -441,14 +449,15 @@ async fn filled(standing: &mut Option<Standing>) {
     }
 }
 
-/// Returns when something may have changed, or after `wait`. While the database fails only the wait counts.
-async fn wake(store: &Store, wait: Duration, failing: bool) {
+/// Returns when something may have changed, but not before `rest` is over, or after `wait`. While the database fails only the
+/// wait counts.
+async fn wake(store: &Store, rest: Duration, wait: Duration, failing: bool) {
     if failing {
         tokio::time::sleep(wait).await;
         return;
     }
-    tokio::time::sleep(REST.min(wait)).await;
-    if let Err(error) = store.changed(wait.saturating_sub(REST)).await {
+    tokio::time::sleep(rest.min(wait)).await;
+    if let Err(error) = store.changed(wait.saturating_sub(rest)).await {
         tracing::debug!(%error, "watching the database failed");
         tokio::time::sleep(wait).await;
     }

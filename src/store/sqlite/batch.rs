@@ -161,6 +161,20 @@ impl Batch {
         !self.enqueues.inputs.is_empty()
     }
 
+    pub(super) const fn has_settles(&self) -> bool {
+        !self.settles.inputs.is_empty()
+    }
+
+    pub(super) const fn has_claims(&self) -> bool {
+        !self.claims.inputs.is_empty()
+    }
+
+    /// Whether a claim was given jobs; None without a claim.
+    pub(super) fn gave_jobs(&self) -> Option<bool> {
+        let gave = self.claims.outputs.iter().flatten().any(|(_, claims)| !claims.is_empty());
+        self.has_claims().then_some(gave)
+    }
+
     /// Operations that those who are answered may send at once, about: one each; who was given jobs ends them when there is
     /// nothing to do, and asks for more.
     pub(super) fn leads_to(&self) -> usize {

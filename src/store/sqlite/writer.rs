@@ -59,6 +59,7 @@ impl Writer {
             clock,
             lanes: lanes.clone(),
             board,
+            hungry: false,
             failing: false,
         };
         let run = move || {
@@ -114,6 +115,8 @@ struct Actor {
     clock: Clock,
     lanes: Arc<Lanes>,
     board: Arc<Board>,
+    /// The last claim was given jobs: who ends one claims the next.
+    hungry: bool,
     /// The last transaction failed for a reason that may pass.
     failing: bool,
 }
@@ -133,6 +136,7 @@ impl Actor {
                 let fate = self.commit(&mut batch);
                 self.tell(&fate, batch.len());
                 let next = batch.leads_to();
+                self.hungry = batch.gave_jobs().unwrap_or(self.hungry);
                 std::mem::take(&mut batch).answer(&fate);
                 self.await_next(next);
             }
@@ -188,7 +192,7 @@ impl Actor {
     /// An empty batch means that the log is to be looked at.
     fn gather(&self, batch: &mut Batch) -> bool {
         let (mut control, mut bulk, mut rows) = (0, 0, 0);
-        let take = |lane: Lane, op: &Op| match lane {
+        let mut take = |lane: Lane, op: &Op| match lane {
             Lane::Control => {
                 control += 1;
                 control <= CONTROL_BATCH
@@ -199,7 +203,12 @@ impl Actor {
                 bulk == 1 || (bulk <= BULK_BATCH && rows <= BULK_ROWS)
             }
         };
-        let open = self.lanes.take(self.checkpoints.due(), take, |op| batch.push(op));
+        let open = self.lanes.take(self.checkpoints.due(), &mut take, |op| batch.push(op));
+        // The end of an attempt frees a place, and the claim that fills it is on its way: one commit serves both.
+        if self.hungry && batch.has_settles() && !batch.has_claims() {
+            // That nothing comes any more is said at the next call.
+            self.lanes.take(GATHERING, &mut take, |op| batch.push(op));
+        }
         // Who waits for jobs gets them in the transaction that brings them.
         if batch.has_enqueues()
             && let Some(claim) = standing(&self.board, &self.clock)

@@ -82,10 +82,19 @@ impl Events {
         if let Some(queue) = &self.queue {
             watched.push(PollFd::new(queue, PollFlags::IN));
         }
-        // Interrupted is as good as over: whoever waits looks, and waits again.
-        let ready = Timespec::try_from(at_most).ok().and_then(|time| poll(&mut watched, Some(&time)).ok()).unwrap_or(0);
-        ready > 0 && self.take()
+        ready(&mut watched, at_most) > 0 && self.take()
     }
+}
+
+/// Waits until `bell` has rung or the time is over, deaf to everything else.
+pub(super) fn rung(bell: BorrowedFd<'_>, at_most: Duration) {
+    ready(&mut [PollFd::from_borrowed_fd(bell, PollFlags::IN)], at_most);
+}
+
+/// How many of these have something to read, as soon as one has or the time is over. Interrupted is as good as over: whoever
+/// waits looks, and waits again.
+fn ready(watched: &mut [PollFd<'_>], at_most: Duration) -> usize {
+    Timespec::try_from(at_most).ok().and_then(|time| poll(watched, Some(&time)).ok()).unwrap_or(0)
 }
 
 fn open() -> std::io::Result<OwnedFd> {

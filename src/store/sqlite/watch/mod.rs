@@ -5,8 +5,8 @@
 //! says when somebody writes to the write-ahead log; the commit follows only after its fsync, so after such an event the
 //! number is looked at a few times in short, growing steps. Either may be lost without harm.
 //!
-//! A thread does this from the first wait on: a look costs microseconds there, and its pauses are shorter than a runtime's
-//! timer can make them. What is noticed raises a number that all can see, and each waits for it to pass the number it last
+//! A thread does this from the first wait on, as long as anybody waits: a look costs microseconds there, and its pauses are
+//! shorter than a runtime's timer can make them. The next who waits wakes it, and then it looks at once. What is noticed raises a number that all can see, and each waits for it to pass the number it last
 //! returned with.
 //!
 //! The wal-index (`-shm`) holds the same fact and could be read for less. It must not be opened: closing a file drops all
@@ -19,7 +19,7 @@ mod tests;
 use super::direct::Direct;
 use crate::store::Error;
 use crate::store::rows::Columns;
-use events::Events;
+use events::{Events, rung};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -64,9 +64,10 @@ pub(super) struct Cursor(AtomicU64);
 
 /// The thread that looks.
 struct Looker {
-    /// Written to when it has to end.
+    /// Written to when it has to end, and when somebody waits again.
     bell: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
+    parked: Arc<AtomicBool>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -124,14 +125,15 @@ impl Watch {
     /// Starts the thread when it does not run.
     fn start(&self) -> Result<(), Error> {
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
-        if looker.is_some() {
+        if let Some(looker) = looker.as_ref() {
+            looker.unpark();
             return Ok(());
         }
         let no =
             |error: std::io::Error| Error::Backend { message: format!("starting the watch: {error}"), busy: false };
         let bell =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| no(error.into()))?);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, parked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (end, ended) = oneshot::channel();
         let mut log = self.path.as_os_str().to_owned();
         log.push("-wal");
@@ -140,6 +142,7 @@ impl Watch {
             notices: self.notices.clone(),
             bell: bell.clone(),
             stop: stop.clone(),
+            parked: parked.clone(),
             events: if self.listen { Events::new(PathBuf::from(log)) } else { Events::none() },
             connection: None,
             seen: None,
@@ -151,7 +154,7 @@ impl Watch {
             }
         };
         std::thread::Builder::new().name("sqlite-watch".to_owned()).spawn(run).map_err(no)?;
-        *looker = Some(Looker { bell, stop, ended });
+        *looker = Some(Looker { bell, stop, parked, ended });
         Ok(())
     }
 
@@ -178,8 +181,19 @@ impl Drop for Watch {
 impl Looker {
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Somebody waits.
+    fn unpark(&self) {
+        if self.parked.swap(false, Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
         if let Err(error) = rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
-            tracing::debug!(%error, "the watch of the database ends at its next look");
+            tracing::debug!(%error, "the watch of the database hears nobody ring: it looks when its pause is over");
         }
     }
 }
@@ -190,6 +204,8 @@ struct Eyes {
     notices: Arc<watch::Sender<Notice>>,
     bell: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
+    /// It waits for the bell, because nobody waits for it.
+    parked: Arc<AtomicBool>,
     events: Events,
     connection: Option<Direct>,
     /// The number at the last look.
@@ -202,15 +218,40 @@ impl Eyes {
         // What is there at the start counts as a commit: whoever came before the first look has not seen it.
         self.look();
         while !self.stop.load(Ordering::Acquire) {
-            if self.events.wait(self.bell.as_fd(), POLL) {
+            if self.notices.receiver_count() == 0 {
+                self.park();
+            } else if self.events.wait(self.bell.as_fd(), POLL) {
                 self.follow();
             } else {
+                self.still();
                 self.events.renew();
                 self.look();
             }
         }
         if let Some(connection) = self.connection.take() {
             connection.close();
+        }
+    }
+
+    /// Waits until somebody waits; whoever came in just this moment is noticed after [`POLL`].
+    fn park(&mut self) {
+        self.parked.store(true, Ordering::SeqCst);
+        if self.notices.receiver_count() == 0 {
+            rung(self.bell.as_fd(), POLL);
+        }
+        self.parked.store(false, Ordering::SeqCst);
+        self.still();
+        if self.notices.receiver_count() > 0 {
+            self.events.take();
+            self.events.renew();
+            self.look();
+        }
+    }
+
+    /// The bell rings until it is read. Most times it has not rung, which is an error of the kind that is no news.
+    fn still(&self) {
+        if let Err(error) = rustix::io::read(&self.bell, &mut [0; 8]) {
+            tracing::trace!(%error, "the bell of the watch");
         }
     }
 

@@ -135,6 +135,23 @@ async fn a_commit_of_our_own_is_known_without_a_look() {
 }
 
 #[tokio::test]
+async fn while_nobody_waits_nobody_looks_and_nothing_is_missed() {
+    let mut scene = Scene::new().await;
+    let cursor = scene.subscriber().await;
+    for _ in 0..5 {
+        let parked = scene.watch.looker.lock().unwrap().as_ref().map(|looker| looker.parked.clone()).unwrap();
+        while !parked.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        let noticed = scene.watch.notices.borrow().commits;
+        scene.commit().await;
+        assert_eq!(scene.watch.notices.borrow().commits, noticed);
+        scene.told(&cursor).await;
+    }
+    scene.left_alone(&cursor).await;
+}
+
+#[tokio::test]
 async fn a_wait_that_is_dropped_loses_nothing() {
     let mut scene = Scene::new().await;
     let cursor = scene.subscriber().await;

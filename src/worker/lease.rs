@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The first look at progress after the start. It doubles up to [`PROGRESS_LONGEST`]: a short job writes nothing, a job that
 /// is killed early has its progress on record.
-const PROGRESS_FIRST: Duration = Duration::from_millis(200);
+const PROGRESS_FIRST: Duration = Duration::from_millis(500);
 /// The longest time between two looks at progress.
 const PROGRESS_LONGEST: Duration = Duration::from_secs(2);
 /// Pause after a renewal that the database could not take.

@@ -259,7 +259,7 @@ impl Eyes {
     /// first, so it goes on until nothing more does.
     fn follow(&mut self) {
         let mut step = 0;
-        while step < STEPS.len() && !self.stop.load(Ordering::Acquire) {
+        while step < STEPS.len() && !self.stop.load(Ordering::Acquire) && self.notices.receiver_count() > 0 {
             if self.look() {
                 std::thread::sleep(PACE);
                 step = AGAIN;

@@ -312,8 +312,12 @@ impl Destination {
             error.message.push_str("; it is not of the schema version 2, which registries expect");
             error.class = Class::Refused;
         }
+        if !misses_content(cause) {
+            return error;
+        }
         // It may have been cleaned up meanwhile: the next attempt brings it again.
-        if misses_content(cause) { Error { class: Class::RETRY, misses: true, ..error } } else { error }
+        let missing = cause.missing().iter().filter(|digest| manifest.content.names(digest)).cloned().collect();
+        Error { class: Class::RETRY, misses: true, missing, ..error }
     }
 
     /// The opened layout.

@@ -34,14 +34,23 @@ pub struct Error {
     /// Whoever returns this has tried again already; trying once more around it would multiply requests.
     exhausted: bool,
     missing: Box<[Digest]>,
+    immutable: bool,
     source: Option<Cause>,
 }
 
 impl Error {
     /// An error without an answer of the registry behind it.
     pub(super) fn new(class: Class, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { message, class, status: None, code: None, exhausted: false, missing: Box::default(), source: None }
+        Self {
+            message: message.into(),
+            class,
+            status: None,
+            code: None,
+            exhausted: false,
+            missing: Box::default(),
+            immutable: false,
+            source: None,
+        }
     }
 
     /// A failure that may pass, without a wish of the registry about when.
@@ -63,6 +72,13 @@ impl Error {
     /// This error in another class, for callers that know better what a status means.
     pub(super) fn classed(mut self, class: Class) -> Self {
         self.class = class;
+        self
+    }
+
+    /// This error with what can be done about it.
+    pub(super) fn hinted(mut self, hint: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(hint);
         self
     }
 
@@ -92,8 +108,8 @@ impl Error {
             message.push_str("; ");
             message.push_str(hint);
         }
-        let missing = complaint.missing.into();
-        Self { message, class, status: Some(status), code, exhausted: false, missing, source: None }
+        let (missing, immutable) = (complaint.missing.into(), complaint.immutable);
+        Self { message, class, status: Some(status), code, exhausted: false, missing, immutable, source: None }
     }
 
     /// What kind of failure it is, and so whether trying again later makes sense.
@@ -119,6 +135,12 @@ impl Error {
     #[must_use]
     pub fn missing(&self) -> &[Digest] {
         &self.missing
+    }
+
+    /// The registry speaks of what is immutable: a tag that names something stays as it is.
+    #[must_use]
+    pub fn is_about_immutable(&self) -> bool {
+        self.immutable
     }
 
     /// The request was tried as often as makes sense: trying once more around it would multiply requests.
@@ -165,11 +187,21 @@ pub(super) struct Complaint {
     pub message: Option<String>,
     /// The digests of what the registry does not have, by the errors that are about that.
     pub missing: Vec<Digest>,
+    /// It speaks of what is immutable. Registries that have such tags have no code for it in common (ECR, Harbor).
+    pub immutable: bool,
 }
+
+/// The word for tags that are not to be moved.
+const IMMUTABLE: &[u8] = b"immutable";
 
 impl Complaint {
     /// Reads the body of an error: the registry's JSON, the JSON of token servers, or a line of text. HTML says nothing.
     pub fn parse(body: &[u8]) -> Self {
+        let immutable = body.windows(IMMUTABLE.len()).any(|word| word.eq_ignore_ascii_case(IMMUTABLE));
+        Self { immutable, ..Self::read(body) }
+    }
+
+    fn read(body: &[u8]) -> Self {
         let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
             let text = String::from_utf8_lossy(body);
             let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
@@ -193,7 +225,7 @@ impl Complaint {
             codes.extend(code.filter(|code| !codes.contains(code)));
         }
         missing.truncate(ERRORS_LIMIT);
-        Self { codes, message: cleaned(&messages.join("; ")), missing }
+        Self { codes, message: cleaned(&messages.join("; ")), missing, immutable: false }
     }
 }
 
@@ -293,7 +325,7 @@ mod tests {
 
     fn complaint(code: &str, message: &str) -> Complaint {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Complaint { codes: some(code).into_iter().collect(), message: some(message), missing: Vec::new() }
+        Complaint { codes: some(code).into_iter().collect(), message: some(message), ..Complaint::default() }
     }
 
     #[test]
@@ -336,6 +368,19 @@ mod tests {
         let many = vec![format!(r#"{{"code":"BLOB_UNKNOWN","detail":["{first}","{last}"]}}"#); ERRORS_LIMIT].join(",");
         let many = Complaint::parse(format!(r#"{{"errors":[{many}]}}"#).as_bytes());
         assert_eq!(many.missing.len(), ERRORS_LIMIT);
+    }
+
+    #[test]
+    fn what_is_immutable_is_said_in_words() {
+        let says = |body: &str| Complaint::parse(body.as_bytes()).immutable;
+        let long = "x".repeat(2 * MESSAGE_LIMIT);
+        assert!(says(&format!(
+            r#"{{"errors":[{{"code":"TAG_INVALID","message":"'{long}' exists and is immutable"}}]}}"#
+        )));
+        assert!(says("Failed: Immutable tag"));
+        assert!(
+            !says(r#"{"errors":[{"code":"TAG_INVALID","message":"manifest tag did not match URI"}]}"#) && !says("")
+        );
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub enum Published {
     Done(Report),
     /// The root is not: the registry did not have some of what was believed to be there, which is there now. To be published
     /// again; this comes once at most.
-    Again(Staged),
+    Again(Box<Staged>),
 }
 
 /// Everything under `root` is at the destination.
@@ -134,7 +134,7 @@ pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Pub
         let published = image.destination.publish(&root.manifest, root.sparse, patient, &image.temp).await;
         if let Err(error) = published {
             root.refused(error).await?;
-            return Ok(Published::Again(staged));
+            return Ok(Published::Again(Box::new(staged)));
         }
         report.rewritten_from = root.rewritten_from.as_ref().map(ToString::to_string);
         report.already_present = false;

@@ -170,7 +170,7 @@ async fn publish(
         }
         match parts.engine.publish(staged, attempt).await? {
             Published::Done(report) => return Ok(Verdict::Done(report)),
-            Published::Again(again) => staged = again,
+            Published::Again(again) => staged = *again,
         }
     }
 }

@@ -97,15 +97,12 @@ impl Question {
                     self.memory.saw_api(host, true);
                     return Ok(listed);
                 }
-                // A repository that is about to be made has nothing, under no tag either.
-                Listed::NoRepository if !self.is_source => return Ok(Vec::new()),
                 // The registry has the API, and nothing to say. A source may still have a list from before it had the API,
                 // which is seen among its tags at no cost.
-                Listed::NoApi | Listed::NoRepository if told == Some(true) => {
-                    if !self.is_source {
-                        return Ok(Vec::new());
-                    }
-                }
+                _ if told == Some(true) && !self.is_source => return Ok(Vec::new()),
+                // What is about to be made.
+                Listed::NoRepository if !self.is_source => {}
+                Listed::NoImage => {}
                 // One answer does not tell against many: a registry may keep some repositories elsewhere.
                 Listed::NoApi | Listed::NoRepository if known.is_none() => self.memory.saw_api(host, false),
                 Listed::NoApi | Listed::NoRepository => {}

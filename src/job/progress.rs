@@ -97,6 +97,12 @@ impl ProgressCounter {
         self.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// A blob that was taken to be at the destination is not: it has to be brought.
+    pub fn missed(&self, bytes: u64) {
+        self.take_back(bytes);
+        self.blobs_done.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Bytes that need not move: the blob is there, or was mounted.
     pub fn skipped(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);

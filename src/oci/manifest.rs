@@ -71,6 +71,15 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// Whether `digest` is of one of the blobs or manifests right below.
+    #[must_use]
+    pub fn names(&self, digest: &Digest) -> bool {
+        let (Self::Image { blobs: below, .. } | Self::Index { manifests: below, .. }) = self;
+        below.iter().any(|descriptor| descriptor.digest == *digest)
+    }
+}
+
 /// Why bytes are not a manifest that can be copied. One line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {

@@ -5,6 +5,7 @@
 //! of a URL, and the words of a registry only cut short and without control characters.
 
 use crate::job::retry::Class;
+use crate::oci::Digest;
 use http::StatusCode;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ pub(super) const ERROR_BODY_LIMIT: u64 = 64 * 1024;
 const MESSAGE_LIMIT: usize = 300;
 /// Most characters of a registry's error code: the longest known one has 33.
 const CODE_LIMIT: usize = 64;
-/// Most errors of one answer that are looked at: a manifest with many missing blobs earns one for each.
-const ERRORS_LIMIT: usize = 64;
+/// Most errors of one answer that are looked at: a manifest with many missing blobs earns one for each. More do not fit into
+/// the body that is read.
+const ERRORS_LIMIT: usize = 512;
 
 /// The cause of an error, of whatever kind.
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -31,13 +33,24 @@ pub struct Error {
     code: Option<String>,
     /// Whoever returns this has tried again already; trying once more around it would multiply requests.
     exhausted: bool,
+    missing: Box<[Digest]>,
+    immutable: bool,
     source: Option<Cause>,
 }
 
 impl Error {
     /// An error without an answer of the registry behind it.
     pub(super) fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { message: message.into(), class, status: None, code: None, exhausted: false, source: None }
+        Self {
+            message: message.into(),
+            class,
+            status: None,
+            code: None,
+            exhausted: false,
+            missing: Box::default(),
+            immutable: false,
+            source: None,
+        }
     }
 
     /// A failure that may pass, without a wish of the registry about when.
@@ -59,6 +72,13 @@ impl Error {
     /// This error in another class, for callers that know better what a status means.
     pub(super) fn classed(mut self, class: Class) -> Self {
         self.class = class;
+        self
+    }
+
+    /// This error with what can be done about it.
+    pub(super) fn hinted(mut self, hint: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(hint);
         self
     }
 
@@ -88,7 +108,8 @@ impl Error {
             message.push_str("; ");
             message.push_str(hint);
         }
-        Self { message, class, status: Some(status), code, exhausted: false, source: None }
+        let (missing, immutable) = (complaint.missing.into(), complaint.immutable);
+        Self { message, class, status: Some(status), code, exhausted: false, missing, immutable, source: None }
     }
 
     /// What kind of failure it is, and so whether trying again later makes sense.
@@ -107,6 +128,19 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// The digests that the registry says it does not have, when a manifest was refused because of that. It may name none,
+    /// or others than the manifest does.
+    #[must_use]
+    pub fn missing(&self) -> &[Digest] {
+        &self.missing
+    }
+
+    /// The registry speaks of what is immutable: a tag that names something stays as it is.
+    #[must_use]
+    pub fn is_about_immutable(&self) -> bool {
+        self.immutable
     }
 
     /// The request was tried as often as makes sense: trying once more around it would multiply requests.
@@ -151,20 +185,32 @@ pub(super) struct Complaint {
     pub codes: Vec<String>,
     /// What the first error says, and behind it what others say beside that.
     pub message: Option<String>,
+    /// The digests of what the registry does not have, by the errors that are about that.
+    pub missing: Vec<Digest>,
+    /// It speaks of what is immutable. Registries that have such tags have no code for it in common (ECR, Harbor).
+    pub immutable: bool,
 }
+
+/// The word for tags that are not to be moved.
+const IMMUTABLE: &[u8] = b"immutable";
 
 impl Complaint {
     /// Reads the body of an error: the registry's JSON, the JSON of token servers, or a line of text. HTML says nothing.
     pub fn parse(body: &[u8]) -> Self {
+        let immutable = body.windows(IMMUTABLE.len()).any(|word| word.eq_ignore_ascii_case(IMMUTABLE));
+        Self { immutable, ..Self::read(body) }
+    }
+
+    fn read(body: &[u8]) -> Self {
         let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
             let text = String::from_utf8_lossy(body);
             let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
             let message = if line.starts_with('<') { None } else { cleaned(line) };
-            return Self { codes: Vec::new(), message };
+            return Self { message, ..Self::default() };
         };
         let errors = json.get("errors").and_then(serde_json::Value::as_array).filter(|errors| !errors.is_empty());
         let errors = errors.map_or(std::slice::from_ref(&json), Vec::as_slice);
-        let (mut codes, mut messages) = (Vec::new(), Vec::new());
+        let (mut codes, mut messages, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for (number, error) in errors.iter().take(ERRORS_LIMIT).enumerate() {
             let (code, message) = code_and_message(error);
             let said = match (&code, message) {
@@ -173,10 +219,28 @@ impl Complaint {
             };
             let new = said.filter(|said| !messages.iter().any(|before: &String| said.ends_with(before.as_str())));
             messages.extend(new);
+            if code.as_deref().is_some_and(|code| MISSES.contains(&code)) {
+                missing.extend(error.get("detail").map(named).unwrap_or_default());
+            }
             codes.extend(code.filter(|code| !codes.contains(code)));
         }
-        Self { codes, message: cleaned(&messages.join("; ")) }
+        missing.truncate(ERRORS_LIMIT);
+        Self { codes, message: cleaned(&messages.join("; ")), missing, immutable: false }
     }
+}
+
+/// The codes of errors about content that a manifest names and the registry does not have.
+const MISSES: [&str; 2] = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"];
+
+/// The digests in an error's detail: the digest itself (Distribution), or an object with it, under whatever name.
+fn named(detail: &serde_json::Value) -> Vec<Digest> {
+    let texts: Vec<&str> = match detail {
+        serde_json::Value::String(text) => vec![text],
+        serde_json::Value::Array(all) => all.iter().filter_map(serde_json::Value::as_str).collect(),
+        serde_json::Value::Object(fields) => fields.values().filter_map(serde_json::Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    texts.into_iter().take(ERRORS_LIMIT).filter_map(|text| text.parse().ok()).collect()
 }
 
 fn code_and_message(error: &serde_json::Value) -> (Option<String>, Option<String>) {
@@ -261,7 +325,7 @@ mod tests {
 
     fn complaint(code: &str, message: &str) -> Complaint {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Complaint { codes: some(code).into_iter().collect(), message: some(message) }
+        Complaint { codes: some(code).into_iter().collect(), message: some(message), ..Complaint::default() }
     }
 
     #[test]
@@ -276,6 +340,47 @@ mod tests {
         assert_eq!((error.class(), error.code()), (Class::Refused, Some("UNKNOWN")));
         let many = format!(r#"{{"errors":[{}]}}"#, vec![r#"{"code":"A","message":"b"}"#; 10_000].join(","));
         assert_eq!(Complaint::parse(many.as_bytes()), self::complaint("A", "b"));
+    }
+
+    #[test]
+    fn what_a_registry_misses_is_read_from_the_details() {
+        let digest = |text: &str| Digest::of(crate::oci::Algorithm::Sha256, text.as_bytes());
+        let missing = |code: &str, detail: serde_json::Value| {
+            let one =
+                |detail: &serde_json::Value| serde_json::json!({ "code": code, "message": "m", "detail": detail });
+            let errors = vec![one(&detail), one(&serde_json::json!(digest("last").as_str()))];
+            let body = serde_json::json!({ "errors": errors }).to_string();
+            let complaint = Complaint::parse(body.as_bytes());
+            Error::of_answer("PUT x", StatusCode::BAD_REQUEST, complaint, None, "").missing().to_vec()
+        };
+        let (first, last) = (digest("first"), digest("last"));
+        let both = vec![first.clone(), last.clone()];
+        for code in ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"] {
+            assert_eq!(missing(code, serde_json::json!(first.as_str())), both);
+            assert_eq!(missing(code, serde_json::json!({ "digest": first.as_str() })), both);
+            assert_eq!(missing(code, serde_json::json!({ "Name": "a/b", "Digest": first.as_str() })), both);
+            assert_eq!(missing(code, serde_json::json!([first.as_str(), 1])), both);
+            for useless in [serde_json::json!(null), serde_json::json!("a blob"), serde_json::json!({ "digest": {} })] {
+                assert_eq!(missing(code, useless), both[1..]);
+            }
+        }
+        assert_eq!(missing("MANIFEST_INVALID", serde_json::json!(first.as_str())), []);
+        let many = vec![format!(r#"{{"code":"BLOB_UNKNOWN","detail":["{first}","{last}"]}}"#); ERRORS_LIMIT].join(",");
+        let many = Complaint::parse(format!(r#"{{"errors":[{many}]}}"#).as_bytes());
+        assert_eq!(many.missing.len(), ERRORS_LIMIT);
+    }
+
+    #[test]
+    fn what_is_immutable_is_said_in_words() {
+        let says = |body: &str| Complaint::parse(body.as_bytes()).immutable;
+        let long = "x".repeat(2 * MESSAGE_LIMIT);
+        assert!(says(&format!(
+            r#"{{"errors":[{{"code":"TAG_INVALID","message":"'{long}' exists and is immutable"}}]}}"#
+        )));
+        assert!(says("Failed: Immutable tag"));
+        assert!(
+            !says(r#"{"errors":[{"code":"TAG_INVALID","message":"manifest tag did not match URI"}]}"#) && !says("")
+        );
     }
 
     #[test]

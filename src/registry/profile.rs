@@ -31,14 +31,16 @@ pub struct Profile {
     pub max_parts: u32,
     /// The `Range` of an answer to a PATCH, and of an upload's status, says what the registry has.
     pub reports_offset: bool,
-    /// Largest blob that may go up in one PUT, bytes. None: any.
+    /// Largest body of one request of an upload, bytes: larger blobs go up in chunks, or not at all. None: any.
     pub single_put_limit: Option<u64>,
     /// When a blob of another repository can be mounted.
     pub mount: Mount,
     /// A manifest that names what is not there is refused with `MANIFEST_BLOB_UNKNOWN`: so it may be put before anybody has
     /// looked. False also where nobody knows.
     pub verifies_manifests: bool,
-    /// Whether it has the referrers API. None: only asking tells.
+    /// Whether it has the referrers API. True: what it answers for one repository says nothing against that. False: it is not
+    /// asked. None: asking tells. The table never says false, since a registry gets the API with any update, and signatures
+    /// would then stay behind without a word.
     pub referrers_api: Option<bool>,
     /// What may be asked in which time; nothing for the most.
     pub ceilings: Vec<Ceiling>,
@@ -63,8 +65,16 @@ impl Profile {
     #[must_use]
     pub fn chunk_size(&self, size: u64) -> Option<u64> {
         let needed = size.div_ceil(u64::from(self.max_parts.max(1)));
-        let chunk = self.chunk_bytes.default.max(needed);
-        (self.chunked && chunk <= self.chunk_bytes.most).then_some(chunk)
+        let ChunkBytes { least, default, most } = self.chunk_bytes;
+        let most = most.min(self.single_put_limit.unwrap_or(most));
+        let chunk = default.min(most).max(needed);
+        (self.chunked && (least..=most).contains(&chunk)).then_some(chunk)
+    }
+
+    /// Whether a blob of `size` bytes can go up at all.
+    #[must_use]
+    pub fn takes(&self, size: u64) -> bool {
+        self.single_put_limit.is_none_or(|limit| size <= limit) || self.chunk_size(size).is_some()
     }
 }
 
@@ -306,7 +316,8 @@ mod tests {
             assert!(least > 0 && least <= default && default <= most && profile.max_parts > 0, "{name}");
             assert!(profile.ceilings.iter().all(|ceiling| ceiling.requests > 0 && !ceiling.per.is_zero()), "{name}");
             // What cannot go up in one PUT must go up in chunks.
-            assert!(profile.chunked || profile.single_put_limit.is_none(), "{name}");
+            assert!(profile.takes(1 << 30), "{name}");
+            assert_ne!(profile.referrers_api, Some(false), "{name}");
         }
         assert_eq!(named("gcr"), named("gar"));
         assert_eq!(named("nonesuch"), None);
@@ -323,6 +334,23 @@ mod tests {
         assert_eq!(generic.chunk_size(1 << 30), Some(32 * MIB));
         assert_eq!(generic.chunk_size(10_000 * 40 * MIB), Some(40 * MIB));
         assert_eq!(named("ghcr").unwrap().chunk_size(1 << 30), None);
+    }
+
+    #[test]
+    fn no_body_is_larger_than_the_registry_takes() {
+        const MIB: u64 = 1 << 20;
+        let acr = named("acr").unwrap();
+        assert_eq!(acr.chunk_size(1 << 30), Some(4 * MIB));
+        let limited = |limit| Profile { single_put_limit: Some(limit), ..generic() };
+        // The usual chunk would be too large.
+        assert_eq!(limited(10 * MIB).chunk_size(1 << 30), Some(10 * MIB));
+        assert!(limited(10 * MIB).takes(10_000 * 10 * MIB) && !limited(10 * MIB).takes(10_000 * 10 * MIB + 1));
+        // Chunks that are as small as that are none.
+        let ecr = Profile { single_put_limit: Some(MIB), ..named("ecr").unwrap() };
+        assert_eq!((ecr.chunk_size(2 * MIB), ecr.takes(2 * MIB), ecr.takes(MIB)), (None, false, true));
+        let whole = Profile { chunked: false, ..limited(MIB) };
+        assert!(whole.takes(MIB) && !whole.takes(MIB + 1));
+        assert!(named("ghcr").unwrap().takes(u64::MAX));
     }
 
     #[test]

@@ -21,6 +21,8 @@ const LIST_BYTES_LIMIT: usize = 32 * 1024 * 1024;
 const OCI_SUBJECT: &str = "oci-subject";
 /// What a registry says of a repository that it does not know: nothing about its API.
 const NO_REPOSITORY: &str = "NAME_UNKNOWN";
+/// The same of an image.
+const NO_IMAGE: &str = "MANIFEST_UNKNOWN";
 
 /// A manifest under a tag, and what it takes to replace just this one.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub enum Listed {
     NoApi,
     /// It does not know the repository, which says nothing of its API. Of a repository that is known to be there, it does.
     NoRepository,
+    /// It does not know the image, which says nothing of its API either.
+    NoImage,
 }
 
 impl Session {
@@ -70,6 +74,7 @@ impl Session {
                 let error = answer.error(&what, &answer.hint);
                 return match answer.status.as_u16() {
                     404 if page == 0 && error.code() == Some(NO_REPOSITORY) => Ok(Listed::NoRepository),
+                    404 if page == 0 && error.code() == Some(NO_IMAGE) => Ok(Listed::NoImage),
                     400 | 404 | 405 | 406 | 410 | 415 | 501 if page == 0 => {
                         tracing::debug!(%repository, %error, "the registry lists no referrers");
                         Ok(Listed::NoApi)

@@ -411,6 +411,9 @@ fn broken(what: &str, cause: super::error::Cause) -> Error {
 /// An upload's error, with the classes that a status has only here.
 fn upload_error(what: &str, answer: &Answer, identity: Option<&str>) -> Error {
     let error = answer.error(what, &super::auth::hint(identity));
+    if answer.status == StatusCode::PAYLOAD_TOO_LARGE {
+        return error.hinted("the most it takes in one request can be set for this registry: single_put_limit_bytes");
+    }
     let again = match (answer.status.as_u16(), error.code()) {
         // The upload's session is lost, or its bytes were mangled on the way: we have checked them before.
         (_, Some("BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "DIGEST_INVALID" | "SIZE_INVALID")) => true,

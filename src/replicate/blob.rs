@@ -23,7 +23,7 @@ use crate::job::{Class, How, Stage, Transfer};
 use crate::layout::Layout;
 use crate::oci::digest::ContentError;
 use crate::oci::{Reference, Repository, Verifier};
-use crate::registry::profile::Mount;
+use crate::registry::profile::{Mount, Profile};
 use crate::registry::{Session, UploadStart};
 use crate::tempfiles::TempFiles;
 use std::sync::{Arc, PoisonError};
@@ -222,7 +222,12 @@ impl Way {
             session.cancel_upload(upload).await;
             return Ok(How::Present.into());
         }
-        let chunk = session.profile(repository).chunk_size(blob.size);
+        let profile = session.profile(repository);
+        if !profile.takes(blob.size) {
+            session.cancel_upload(upload).await;
+            return Err(self.too_large(repository, blob, &profile).into());
+        }
+        let chunk = profile.chunk_size(blob.size);
         if let Some(chunk) = chunk.filter(|chunk| blob.size > (*chunk).max(upload.least_chunk())) {
             return self.send_chunks(session, repository, blob, Begun::fresh(upload, blob), chunk).await;
         }
@@ -335,6 +340,25 @@ impl Way {
             "copying blob {digest}: the source {source} sent wrong content twice: {why}; nothing was committed"
         );
         Error::new(Stage::Transfer, Class::Corrupt, message)
+    }
+
+    /// The registry would refuse the blob after all of it was sent.
+    fn too_large(&self, repository: &Repository, blob: &Blob, profile: &Profile) -> Error {
+        let (limit, host, parts) = (profile.single_put_limit.unwrap_or_default(), repository.host(), profile.max_parts);
+        let why = if profile.chunked {
+            format!("more than {parts} chunks")
+        } else {
+            "a registry that takes chunks".to_owned()
+        };
+        let message = format!(
+            "copying blob {} of {} bytes to {}: the registry takes at most {limit} bytes in one request, and the blob would need \
+             {why}; nothing of it was sent. If the registry takes more, say so in the configuration, [registries.\"{host}\"]: \
+             single_put_limit_bytes, chunked, chunk_bytes, max_parts",
+            blob.digest,
+            blob.size,
+            self.destination.name(),
+        );
+        Error::new(Stage::Transfer, Class::Refused, message)
     }
 
     pub(super) fn not_begun(&self, blob: &Blob, cause: &crate::registry::Error) -> Trouble {

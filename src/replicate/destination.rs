@@ -265,15 +265,15 @@ impl Destination {
             Place::Registry { session, reference } => {
                 let selector = target(reference);
                 let put = put_again(root, patient, || put_at(session, reference, &selector, root)).await;
-                let is_listed = put.map_err(|cause| {
-                    let error = self.not_put(Stage::Publish, root, &cause);
-                    if sparse && (misses_content(&cause) || error.class == Class::Refused) {
-                        not_sparse(error)
-                    } else {
-                        error
+                match put {
+                    Ok(is_listed) => self.note(root, is_listed),
+                    Err(cause) if cause.is_about_immutable() => self.immutable(root, &cause).await,
+                    Err(cause) => {
+                        let error = self.not_put(Stage::Publish, root, &cause);
+                        let is_sparse = sparse && (misses_content(&cause) || error.class == Class::Refused);
+                        Err(if is_sparse { not_sparse(error) } else { error })
                     }
-                })?;
-                self.note(root, is_listed)
+                }
             }
             Place::Layout { reference, layout } => {
                 let entry = Entry {
@@ -286,6 +286,21 @@ impl Destination {
                 published.map_err(|cause| self.failed(Stage::Publish, "writing the index of", &cause))
             }
         }
+    }
+
+    /// The registry does not let what the reference names be replaced: that is fine where it names the root already, which
+    /// `--force` puts again, or another process has put meanwhile.
+    async fn immutable(&self, root: &Manifest, cause: &registry::Error) -> Result<(), Error> {
+        let current = self.current_as(self.current().await?, root.digest.algorithm()).await?;
+        let Some(named) = current.digests.first() else { return Err(self.not_put(Stage::Publish, root, cause)) };
+        if *named == root.digest {
+            return Ok(());
+        }
+        let message = format!(
+            "{} names {named}, and the registry does not let it be replaced by {}: {cause}; copy to another tag, or delete that one there",
+            self.name, root.digest
+        );
+        Err(Error::new(Stage::Publish, Class::Refused, message))
     }
 
     /// A manifest was put; whether the destination lists it, if it has to be listed.
@@ -312,8 +327,17 @@ impl Destination {
             error.message.push_str("; it is not of the schema version 2, which registries expect");
             error.class = Class::Refused;
         }
+        if !misses_content(cause) {
+            if error.class == Class::Refused && !names_its_media_type(manifest) {
+                error
+                    .message
+                    .push_str("; it does not say its media type, which some registries want: a copy keeps every byte");
+            }
+            return error;
+        }
         // It may have been cleaned up meanwhile: the next attempt brings it again.
-        if misses_content(cause) { Error { class: Class::RETRY, misses: true, ..error } } else { error }
+        let missing = cause.missing().iter().filter(|digest| manifest.content.names(digest)).cloned().collect();
+        Error { class: Class::RETRY, misses: true, missing, ..error }
     }
 
     /// The opened layout.
@@ -394,13 +418,16 @@ async fn put_at(
 
 /// Every manifest that registries take today says `"schemaVersion": 2`.
 fn has_common_version(manifest: &Manifest) -> bool {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Version {
-        schema_version: serde_json::Value,
-    }
-    let version = serde_json::from_slice::<Version>(&manifest.bytes);
-    version.is_ok_and(|version| version.schema_version.as_u64() == Some(2))
+    said(manifest, "schemaVersion").is_some_and(|version| version.as_u64() == Some(2))
+}
+
+fn names_its_media_type(manifest: &Manifest) -> bool {
+    said(manifest, "mediaType").is_some_and(|media_type| media_type.is_string())
+}
+
+/// What a manifest says of itself.
+fn said(manifest: &Manifest, field: &str) -> Option<serde_json::Value> {
+    serde_json::from_slice::<serde_json::Value>(&manifest.bytes).ok()?.get_mut(field).map(serde_json::Value::take)
 }
 
 /// What is written last: the tag, or the digest when the reference has no tag.

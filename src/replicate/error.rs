@@ -5,6 +5,7 @@
 //! since the doors put none into theirs.
 
 use crate::job::{Class, Stage};
+use crate::oci::Digest;
 use crate::{layout, registry};
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub struct Error {
     pub message: String,
     /// A manifest was refused because the registry does not have what it names.
     pub(super) misses: bool,
+    /// Of what the manifest names, that which the registry says it does not have. Empty: it does not say.
+    pub(super) missing: Vec<Digest>,
 }
 
 /// An error of a door: it prints on one line, and knows its class.
@@ -42,7 +45,7 @@ impl Cause for layout::Error {
 impl Error {
     /// Of this step and class; `message`: one line.
     pub fn new(stage: Stage, class: Class, message: impl Into<String>) -> Self {
-        Self { stage, class, message: message.into(), misses: false }
+        Self { stage, class, message: message.into(), misses: false, missing: Vec::new() }
     }
 
     /// What was being done, and the door's reason, in the door's class.

@@ -1,44 +1,76 @@
 //! What the ledger says of a destination, and how far it is believed.
 //!
 //! A blob that was seen in the repository need not be asked for where the registry itself looks at all that a manifest names:
-//! the manifest goes up at once, and a refusal says that the memory is wrong. It is forgotten then, and the blobs are brought
-//! like any others. A blob that was seen elsewhere on the registry is asked to be mounted from there, which costs nothing.
+//! the manifest goes up at once, and a refusal says that the memory is wrong. The blobs that it names are forgotten then, and
+//! brought like any others; all of them when it names none, or when that did not help. A blob that was seen elsewhere on the
+//! registry is asked to be mounted from there, which costs nothing.
 
+use super::Error;
 use super::blob::Way;
 use super::destination::Place;
-use super::ledger::Ledger;
-use super::mounting::Mounting;
 use super::plan::Blob;
-use super::{Attempt, Error};
+use super::transfer::bring_all;
 use crate::job::How;
 use crate::oci::{Digest, Repository};
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 /// Blobs that are believed to be there until a manifest that names them is refused.
 #[derive(Clone)]
 pub(super) struct Believed {
-    ledger: Arc<dyn Ledger>,
-    mounting: Mounting,
+    way: Way,
     repository: Repository,
-    pub blobs: Vec<Blob>,
+    blobs: Vec<Blob>,
 }
 
 impl Believed {
-    /// The registry does not have all of them: they are forgotten.
-    pub async fn refuted(&self, attempt: &Attempt) {
-        let digests: Vec<Digest> = self.blobs.iter().map(|blob| blob.digest.clone()).collect();
+    /// Brings those of them that a refusal names; it may also name others.
+    ///
+    /// # Errors
+    /// As [`bring_all`].
+    pub async fn bring_named(&mut self, missing: &[Digest]) -> Result<(), Error> {
+        let missing: BTreeSet<&Digest> = missing.iter().collect();
+        let is_named = |blob: &Blob| missing.contains(&blob.digest);
+        let (named, rest): (Vec<Blob>, Vec<Blob>) = self.blobs.drain(..).partition(is_named);
+        self.blobs = rest;
+        if named.is_empty() {
+            return Ok(());
+        }
+        self.forget(&named).await;
+        bring_all(&self.way, named).await
+    }
+
+    /// Brings all of them after all.
+    ///
+    /// # Errors
+    /// As [`bring_all`].
+    pub async fn bring_all(self) -> Result<(), Error> {
+        self.forget(&self.blobs).await;
+        bring_all(&self.way, self.blobs).await
+    }
+
+    /// None of them is believed to be there any more, nor anything else in this attempt.
+    pub async fn refuted(&self) {
+        self.forget(&self.blobs).await;
+        self.way.attempt.distrust.store(true, Ordering::Relaxed);
+    }
+
+    /// The registry does not have these.
+    async fn forget(&self, blobs: &[Blob]) {
+        let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
         tracing::info!(repository = %self.repository, blobs = digests.len(), "the registry has lost blobs that were seen there");
-        for digest in &digests {
-            self.mounting.not_in(&self.repository, digest);
+        let Way { attempt, mounting, ledger, .. } = &self.way;
+        for blob in blobs {
+            mounting.not_in(&self.repository, &blob.digest);
+            attempt.progress.missed(blob.size);
         }
         let gone: BTreeSet<&str> = digests.iter().map(Digest::as_str).collect();
         {
             let mut transfers = attempt.transfers.lock().unwrap_or_else(PoisonError::into_inner);
             transfers.retain(|transfer| !gone.contains(transfer.digest.as_str()));
         }
-        self.ledger.lost(&self.repository, &digests).await;
+        ledger.lost(&self.repository, &digests).await;
     }
 }
 
@@ -74,8 +106,7 @@ impl Way {
         for blob in &there {
             self.record(blob, How::Present);
         }
-        let (ledger, mounting, repository) = (self.ledger.clone(), self.mounting.clone(), repository.clone());
-        (Some(Believed { ledger, mounting, repository, blobs: there }), missing)
+        (Some(Believed { way: self.clone(), repository: repository.clone(), blobs: there }), missing)
     }
 
     /// Writes down what the destination has shown of itself meanwhile.
@@ -93,14 +124,5 @@ impl Way {
             Place::Registry { session, reference } => session.profile(&reference.repository).name,
             Place::Layout { .. } => "",
         }
-    }
-
-    /// Brings what was believed to be there after all.
-    pub(super) async fn disbelieve(&self, believed: &Believed) -> Result<(), Error> {
-        believed.refuted(&self.attempt).await;
-        for blob in &believed.blobs {
-            self.attempt.progress.take_back(blob.size);
-        }
-        super::transfer::bring_all(self, believed.blobs.clone()).await
     }
 }

@@ -40,10 +40,10 @@ mod verify;
 pub use bandwidth::{Rates, Window};
 pub use error::Error;
 pub use ledger::{Ledger, Seen, UploadTurn, Uploaded};
-pub use publish::Staged;
+pub use publish::{Published, Staged};
 
 use crate::clock::Clock;
-use crate::job::{Class, Parsed, ProgressCounter, Report, Transfer};
+use crate::job::{Class, Parsed, ProgressCounter, Transfer};
 use crate::oci::{Digest, Manifest};
 use crate::registry::{Client, Session};
 use crate::tempfiles::TempFiles;
@@ -246,7 +246,7 @@ impl Engine {
         let transferred = transfer::transfer(way, plan(tree, &inventory), true).await?;
         let followed = self.bring(wanted, way, found).await?;
         let Transferred { root, manifests_pushed, believed } = transferred;
-        let root = Root { manifest: root, sparse, rewritten_from, believed };
+        let root = Root { manifest: root, sparse, rewritten_from, believed, mended: false };
         let staged = Staged::image(way.destination.clone(), root, way.temp.clone(), manifests_pushed).with(followed);
         Ok(match healed {
             Some(healed) => staged.verified(healed),
@@ -281,11 +281,12 @@ impl Engine {
     }
 
     /// Writes the root manifest under the destination's reference: one PUT, or the layout's index entry. Nothing when it
-    /// was already present. Reads nothing again.
+    /// was already present. Reads nothing again, but what the registry turns out not to have: it is brought then, and the
+    /// caller makes sure once more that it may write.
     ///
     /// # Errors
     /// As [`stage`](Self::stage); the reference may or may not have moved when the connection broke.
-    pub async fn publish(&self, staged: Staged, attempt: &Arc<Attempt>) -> Result<Report, Error> {
+    pub async fn publish(&self, staged: Staged, attempt: &Arc<Attempt>) -> Result<Published, Error> {
         publish::publish(staged, attempt).await
     }
 

@@ -4,7 +4,7 @@ use super::destination::Destination;
 use super::hints::Believed;
 use super::referrers::Followed;
 use super::{Attempt, Error};
-use crate::job::{How, Report};
+use crate::job::{Class, How, Report};
 use crate::oci::{Digest, Manifest};
 use crate::tempfiles::TempFiles;
 use std::fmt;
@@ -32,6 +32,31 @@ pub(super) struct Root {
     pub rewritten_from: Option<Digest>,
     /// Blobs below it that nobody has looked for.
     pub believed: Option<Believed>,
+    /// It was refused, and what the registry named was brought.
+    pub mended: bool,
+}
+
+impl Root {
+    /// The registry has refused it. Ok: what it misses was brought, and the root may be put again.
+    async fn refused(&mut self, error: Error) -> Result<(), Error> {
+        // A sparse index is refused for its children, not for their blobs.
+        let is_about_blobs = error.misses && error.class != Class::Refused;
+        let Some(believed) = self.believed.as_mut().filter(|_| is_about_blobs) else { return Err(error) };
+        if error.missing.is_empty() || std::mem::replace(&mut self.mended, true) {
+            believed.refuted().await;
+            return Err(error);
+        }
+        believed.bring_named(&error.missing).await
+    }
+}
+
+/// What became of publishing.
+pub enum Published {
+    /// All of it is visible.
+    Done(Report),
+    /// The root is not: the registry did not have some of what was believed to be there, which is there now. To be published
+    /// again; this comes once at most.
+    Again(Box<Staged>),
 }
 
 /// Everything under `root` is at the destination.
@@ -95,24 +120,21 @@ impl fmt::Debug for Staged {
 }
 
 /// Writes the tags that belong to referrers, then the root under the destination's reference, and nothing else.
-pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Report, Error> {
+pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Published, Error> {
     let mut report = Report { digest: staged.digest.to_string(), already_present: true, ..Report::default() };
     report.verified = staged.healed.is_some();
     report.healed = staged.healed.unwrap_or_default();
     if let Some(followed) = &mut staged.followed {
         followed.publish().await?;
     }
-    if let Some(image) = staged.image {
+    if let Some(image) = &mut staged.image {
         attempt.publishing.get_or_init(|| report.digest.clone());
-        let root = &image.root;
-        let patient = root.believed.is_none();
+        let root = &mut image.root;
+        let patient = root.believed.is_none() || root.mended;
         let published = image.destination.publish(&root.manifest, root.sparse, patient, &image.temp).await;
         if let Err(error) = published {
-            if let Some(believed) = root.believed.as_ref().filter(|_| error.misses) {
-                believed.refuted(attempt).await;
-                attempt.distrust.store(true, Ordering::Relaxed);
-            }
-            return Err(error);
+            root.refused(error).await?;
+            return Ok(Published::Again(Box::new(staged)));
         }
         report.rewritten_from = root.rewritten_from.as_ref().map(ToString::to_string);
         report.already_present = false;
@@ -141,7 +163,7 @@ pub(super) async fn publish(mut staged: Staged, attempt: &Attempt) -> Result<Rep
         }
     }
     report.requests = attempt.requests.load(Ordering::Relaxed);
-    Ok(report)
+    Ok(Published::Done(report))
 }
 
 #[cfg(test)]
@@ -171,7 +193,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, b"root");
         let staged = Staged::nothing(digest.clone());
         assert!(staged.already_present());
-        let report = publish(staged, &attempt).await.unwrap();
+        let Published::Done(report) = publish(staged, &attempt).await.unwrap() else { panic!("nothing was refused") };
         let expected = Report {
             digest: digest.to_string(),
             already_present: true,

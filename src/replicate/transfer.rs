@@ -6,7 +6,7 @@ use super::hints::Believed;
 use super::plan::{Blob, Plan, count};
 use super::tasks::{in_lanes, side_by_side};
 use crate::job::How;
-use crate::oci::Manifest;
+use crate::oci::{Digest, Manifest};
 
 /// What a transfer came to.
 pub(super) struct Transferred {
@@ -32,16 +32,7 @@ pub(super) async fn transfer(way: &Way, plan: Plan, believing: bool) -> Result<T
     let mut manifests_pushed = 0;
     for wave in plan.waves {
         manifests_pushed += count(wave.len());
-        match put_all(way, wave.clone(), believed.is_none()).await {
-            Err(error)
-                if error.misses
-                    && let Some(believed) = believed.take() =>
-            {
-                way.disbelieve(&believed).await?;
-                put_all(way, wave, true).await?;
-            }
-            put => put?,
-        }
+        put_wave(way, wave, &mut believed).await?;
     }
     way.destination.hold_root(&plan.root, &way.temp).await?;
     way.note_profile(shown).await;
@@ -68,10 +59,56 @@ pub(super) async fn bring_all(way: &Way, blobs: Vec<Blob>) -> Result<(), Error> 
     in_lanes([(large, at_once), (small, at_once.saturating_mul(SMALL_PER_LARGE))]).await.map(drop)
 }
 
-async fn put_all(way: &Way, manifests: Vec<Manifest>, patient: bool) -> Result<(), Error> {
+/// Puts manifests that do not name each other. Blobs that are believed to be there, and that the registry misses, are brought:
+/// first those that it names, and then all.
+async fn put_wave(way: &Way, wave: Vec<Manifest>, believed: &mut Option<Believed>) -> Result<(), Error> {
+    let Some(some) = believed else { return put_all(way, wave).await };
+    let mut refused = Vec::new();
+    match put_each(way, wave.clone()).await {
+        Ok(each) => refused.extend(each.into_iter().flatten()),
+        // It does not say what it misses: that could be all of them.
+        Err(error) if error.misses => return put_without(way, wave, believed).await,
+        Err(error) => return Err(error),
+    }
+    let missing: Vec<Digest> = refused.iter().flat_map(|(_, error)| error.missing.clone()).collect();
+    let (again, _): (Vec<Manifest>, Vec<Error>) = refused.into_iter().unzip();
+    if again.is_empty() {
+        return Ok(());
+    }
+    some.bring_named(&missing).await?;
+    match put_all(way, again.clone()).await {
+        Err(error) if error.misses => put_without(way, again, believed).await,
+        put => put,
+    }
+}
+
+/// Puts manifests after everything below them was brought, whatever was believed.
+async fn put_without(way: &Way, wave: Vec<Manifest>, believed: &mut Option<Believed>) -> Result<(), Error> {
+    if let Some(believed) = believed.take() {
+        believed.bring_all().await?;
+    }
+    put_all(way, wave).await
+}
+
+/// Puts manifests, and gives those that were refused with the names of what the registry misses.
+async fn put_each(way: &Way, manifests: Vec<Manifest>) -> Result<Vec<Option<(Manifest, Error)>>, Error> {
     let puts = manifests.into_iter().map(|manifest| {
         let way = way.clone();
-        async move { way.destination.put(&manifest, patient, &way.temp).await }
+        async move {
+            match way.destination.put(&manifest, false, &way.temp).await {
+                Ok(()) => Ok(None),
+                Err(error) if error.misses && !error.missing.is_empty() => Ok(Some((manifest, error))),
+                Err(error) => Err(error),
+            }
+        }
+    });
+    side_by_side(puts, way.limits.blobs_at_once).await
+}
+
+async fn put_all(way: &Way, manifests: Vec<Manifest>) -> Result<(), Error> {
+    let puts = manifests.into_iter().map(|manifest| {
+        let way = way.clone();
+        async move { way.destination.put(&manifest, true, &way.temp).await }
     });
     side_by_side(puts, way.limits.blobs_at_once).await.map(drop)
 }

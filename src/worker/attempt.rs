@@ -6,7 +6,7 @@ use super::{Parts, places::Place, presence::Presence};
 use crate::clock::{BootTime, UnixMillis};
 use crate::job::retry::{Decision, decide};
 use crate::job::{Class, Failure, Job, JobId, Parsed, Report, Stage, State, parse_row};
-use crate::replicate::{self, Attempt, Ledger};
+use crate::replicate::{self, Attempt, Ledger, Published, Staged};
 use crate::store::{
     Claim, Confirmed, DestinationMoved, Fence, LatePublication, Outcome, Remark, Settled, Store, Unsettled,
 };
@@ -136,23 +136,41 @@ async fn replicate(
         };
         if staged.writes() {
             remark_moved(parts, claim, attempt).await;
-            match lease.confirm(claim).await {
-                Ok(Confirmed::Yes) => {}
-                Ok(Confirmed::CancelRequested) => return Verdict::Cancelled,
-                Ok(Confirmed::Lost) => return Verdict::Lost,
-                Ok(Confirmed::Superseded { by }) => return Verdict::Superseded { by },
-                Err(error) => {
-                    let message = format!("confirming the lease: {error}");
-                    return Verdict::Failed(replicate::Error::new(Stage::Confirm, Class::RETRY, message));
-                }
-            }
         }
         let trusted = !attempt.distrust.load(Ordering::Relaxed);
-        match parts.engine.publish(staged, attempt).await {
-            Ok(report) => return Verdict::Done(report),
+        match publish(parts, claim, lease, staged, attempt).await {
+            Ok(verdict) => return verdict,
             // What was remembered of the destination was wrong: once more, without it.
             Err(_) if trusted && attempt.distrust.load(Ordering::Relaxed) => attempt.progress.restart(),
             Err(error) => return Verdict::Failed(error),
+        }
+    }
+}
+
+/// Confirms the lease and publishes; both again where something had to be brought in between.
+async fn publish(
+    parts: &Parts,
+    claim: &Claim,
+    lease: &Lease<'_>,
+    mut staged: Staged,
+    attempt: &Arc<Attempt>,
+) -> Result<Verdict, replicate::Error> {
+    loop {
+        if staged.writes() {
+            match lease.confirm(claim).await {
+                Ok(Confirmed::Yes) => {}
+                Ok(Confirmed::CancelRequested) => return Ok(Verdict::Cancelled),
+                Ok(Confirmed::Lost) => return Ok(Verdict::Lost),
+                Ok(Confirmed::Superseded { by }) => return Ok(Verdict::Superseded { by }),
+                Err(error) => {
+                    let message = format!("confirming the lease: {error}");
+                    return Err(replicate::Error::new(Stage::Confirm, Class::RETRY, message));
+                }
+            }
+        }
+        match parts.engine.publish(staged, attempt).await? {
+            Published::Done(report) => return Ok(Verdict::Done(report)),
+            Published::Again(again) => staged = *again,
         }
     }
 }

@@ -45,9 +45,7 @@ pub fn named(name: &str) -> Option<Profile> {
     Some(match name {
         "generic" => generic(),
         // 2.8 and 3: looks at all that a manifest names, children of an index too.
-        "distribution" => {
-            Profile { name: "distribution", verifies_manifests: true, referrers_api: Some(false), ..generic() }
-        }
+        "distribution" => Profile { name: "distribution", verifies_manifests: true, ..generic() },
         // Its storage is Distribution; the API before it has referrers. Whether all of it looks at what a manifest names was not
         // tried: until then it is not relied on, because a wrong guess would publish an image with holes.
         "harbor" => Profile { name: "harbor", referrers_api: Some(true), ..generic() },
@@ -65,7 +63,6 @@ pub fn named(name: &str) -> Option<Profile> {
         "ghcr" => Profile {
             name: "ghcr",
             chunked: false,
-            referrers_api: Some(false),
             ceilings: vec![Ceiling { kind: None, requests: 2_000, per: Duration::from_secs(60) }],
             counted: Counted::Everything,
             ..generic()

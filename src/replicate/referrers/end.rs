@@ -86,7 +86,9 @@ impl Question {
         repository: &Repository,
         subject: &Digest,
     ) -> Result<Vec<Descriptor>, Error> {
-        let (host, known) = (repository.host(), self.memory.has_api(repository.host()));
+        let host = repository.host();
+        let told = session.profile(repository).referrers_api;
+        let known = told.or_else(|| self.memory.has_api(host));
         if known != Some(false) {
             let limit = self.limits.manifests;
             let listed = session.list_referrers(repository, subject, self.only.as_deref(), limit).await;
@@ -95,8 +97,12 @@ impl Question {
                     self.memory.saw_api(host, true);
                     return Ok(listed);
                 }
-                // A repository that is about to be made.
+                // The registry has the API, and nothing to say. A source may still have a list from before it had the API,
+                // which is seen among its tags at no cost.
+                _ if told == Some(true) && !self.is_source => return Ok(Vec::new()),
+                // What is about to be made.
                 Listed::NoRepository if !self.is_source => {}
+                Listed::NoImage => {}
                 // One answer does not tell against many: a registry may keep some repositories elsewhere.
                 Listed::NoApi | Listed::NoRepository if known.is_none() => self.memory.saw_api(host, false),
                 Listed::NoApi | Listed::NoRepository => {}

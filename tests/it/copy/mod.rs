@@ -15,6 +15,7 @@ mod memory;
 mod options;
 mod platforms;
 mod proxies;
+mod quirks;
 mod redirects;
 mod referrers;
 mod refusals;

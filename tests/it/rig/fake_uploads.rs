@@ -1,7 +1,7 @@
 //! What the fake takes and what it refuses.
 
 use crate::support::content::{Algorithm, Content, sha256};
-use crate::support::fake::{Fake, LocationStyle, Options};
+use crate::support::fake::{Fake, LocationStyle, Options, Quirks};
 use crate::support::image::{self, Blob, Image, ImageBuilder, media};
 
 #[test]
@@ -94,4 +94,36 @@ fn discarded_uploads_are_verified_but_not_held() {
         );
         fake.client().get(&format!("/v2/a/blobs/{}", blob.digest)).expect(500);
     }
+}
+
+#[test]
+fn the_fake_has_the_quirks_of_registries() {
+    let status = |profile: &str, target: &str| {
+        let fake = Fake::start_with(Options::like(profile));
+        let digest = fake.put_blob("team/from", "some bytes");
+        fake.client().send("POST", &target.replace("{}", &digest), &[], None).status
+    };
+    let (bare, other) = ("/v2/team/to/blobs/uploads/?mount={}", "/v2/other/to/blobs/uploads/?mount={}&from=team/from");
+    assert_eq!((status("quay", bare), status("quay", other)), (400, 201));
+    assert_eq!((status("docker-hub", bare), status("docker-hub", other)), (202, 403));
+    assert_eq!((status("generic", bare), status("generic", other)), (202, 201));
+
+    // What one PATCH brought is gone with the next, and the answers do not show it.
+    let fake = Fake::start_with(Options::like("ghcr"));
+    let client = fake.client();
+    let mut location =
+        client.send("POST", "/v2/a/blobs/uploads/", &[], None).expect(202).header("location").unwrap().to_owned();
+    for (range, text) in [("0-3", "abcd"), ("4-7", "efgh")] {
+        let sent = client.send("PATCH", &location, &[("Content-Range", range)], Some(&text.into())).expect(202);
+        assert_eq!(sent.header("range"), Some(if range == "0-3" { "0-3" } else { "0-7" }));
+        location = sent.header("location").unwrap().to_owned();
+    }
+    client.send("PUT", &format!("{location}&digest={}", sha256(b"efgh")), &[], None).expect(201);
+
+    let quirks = Quirks { only_repository: Some("made".into()), body_limit: Some(3), ..Quirks::default() };
+    let fake = Fake::start_with(Options { quirks, ..Options::default() });
+    fake.client().send("POST", "/v2/a/blobs/uploads/", &[], None).expect(404);
+    let begun = fake.client().send("POST", "/v2/made/blobs/uploads/", &[], None).expect(202);
+    fake.client().send("PATCH", begun.header("location").unwrap(), &[], Some(&"abcd".into())).expect(413);
+    fake.client().send("PATCH", begun.header("location").unwrap(), &[], Some(&"abc".into())).expect(202);
 }

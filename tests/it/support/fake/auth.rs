@@ -88,8 +88,12 @@ pub fn refuse(shared: &Shared, authorization: Option<&str>, scopes: &[String]) -
             if known.as_ref().is_some_and(|granted| scopes.iter().all(|scope| covers(granted, scope))) {
                 return None;
             }
+            if known.is_some() && shared.options.quirks.denies_other_scopes {
+                return Some(Answer::error(403, "DENIED", "the token is for something else"));
+            }
             let realm = realm.clone().unwrap_or_else(|| format!("{}/token", shared.base_url()));
-            let mut challenge = format!("Bearer realm=\"{realm}\",service=\"fake\"");
+            let service = shared.options.quirks.service.unwrap_or("fake");
+            let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
             if let Some(scope) = scopes.first() {
                 challenge.push_str(&format!(",scope=\"{scope}\""));
             }

@@ -52,11 +52,18 @@ pub async fn put(exchange: &mut Exchange, name: &str, reference: &str) -> io::Re
     if value["mediaType"].as_str().is_some_and(|inner| inner != media_type) {
         return invalid("the mediaType is not the Content-Type");
     }
+    let quirks = &shared.options.quirks;
+    if quirks.wants_media_type && !value["mediaType"].is_string() {
+        return invalid("the manifest does not say its media type");
+    }
     let fits = |algorithm: Algorithm| algorithm.digest(&bytes) == reference;
     if reference.contains(':') && !Algorithm::of(reference).is_some_and(fits) {
         return Ok(Answer::error(400, "DIGEST_INVALID", "the manifest has another digest"));
     }
     let mut state = shared.state();
+    if let (Some(refusal), Some(_)) = (quirks.immutable_tags, state.repository(name).tags.get(reference)) {
+        return Ok(Answer::error(refusal.status, refusal.code, refusal.message));
+    }
     if let Some(expected) = exchange.header("if-match").filter(|_| shared.options.etags) {
         let held = state.manifest(name, reference).map(|(digest, _)| format!("\"{digest}\""));
         if held.as_deref() != Some(expected) {
@@ -85,6 +92,9 @@ pub fn referrers(exchange: &Exchange, name: &str, digest: &str) -> Answer {
     }
     let wanted = exchange.query.get("artifactType").filter(|_| exchange.shared.options.referrers_filter);
     let mut state = exchange.shared.state();
+    if exchange.shared.options.quirks.referrers_need_subject && state.manifest(name, digest).is_none() {
+        return Answer::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
+    }
     let mut found = Vec::new();
     for (own, (media_type, bytes)) in &state.repository(name).manifests {
         let value: Value = serde_json::from_slice(bytes).unwrap_or_default();

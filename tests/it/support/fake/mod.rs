@@ -10,12 +10,14 @@ mod fault;
 mod flow;
 mod manifests;
 mod pages;
+mod quirks;
 mod routes;
 mod store;
 mod uploads;
 
 pub use auth::{Auth, TokenRequest, basic_credentials};
 pub use fault::{Fault, Matcher};
+pub use quirks::{IMMUTABLE_AT_ECR, IMMUTABLE_AT_HARBOR, Quirks};
 pub use store::TagSet;
 
 use super::content::{Algorithm, Content};
@@ -72,6 +74,8 @@ pub struct Options {
     pub chunk_min_length: Option<u64>,
     /// What a request for a part of a blob gets.
     pub ranges: Ranges,
+    /// What the registries of the profile table do differently.
+    pub quirks: Quirks,
 }
 
 /// What a request for a part of a blob gets.
@@ -105,6 +109,7 @@ impl Default for Options {
             manifest_limit: 8 * 1024 * 1024,
             chunk_min_length: None,
             ranges: Ranges::Given,
+            quirks: Quirks::default(),
         }
     }
 }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 /// Answers one request.
 pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answered {
     let mut exchange = Exchange::begin(shared.clone(), request);
-    let answer = pass(&mut exchange).await?;
+    let mut answer = pass(&mut exchange).await?;
+    let more = shared.options.quirks.headers.iter();
+    answer.headers.extend(more.map(|(name, value)| ((*name).to_owned(), value.clone())));
     if matches!(exchange.fault, Some(Fault::LoseAnswer)) {
         return Err(io::Error::other("answer lost by a scripted fault"));
     }

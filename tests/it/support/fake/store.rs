@@ -23,6 +23,8 @@ pub struct Upload {
     /// Only kept when it was asked for, or nothing had been received when the digest became known.
     pub sha512: Option<Hasher>,
     pub last_chunk: Option<u64>,
+    /// PATCH requests so far.
+    pub parts: u64,
 }
 
 impl Upload {
@@ -34,7 +36,13 @@ impl Upload {
             sha256: Hasher::new(Algorithm::Sha256),
             sha512: (keep || algorithm == Some("sha512")).then(|| Hasher::new(Algorithm::Sha512)),
             last_chunk: None,
+            parts: 0,
         }
+    }
+
+    /// Nothing was received.
+    pub fn restart(&mut self) {
+        *self = Self { parts: self.parts, ..Self::new(&self.repository, self.data.is_some(), None) };
     }
 
     pub fn append(&mut self, bytes: &[u8]) {

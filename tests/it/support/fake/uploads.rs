@@ -3,6 +3,7 @@
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::flow::Answer;
+use super::quirks::{Chunks, MountRule};
 use super::store::Upload;
 use super::{LocationStyle, Shared};
 use std::io;
@@ -14,8 +15,12 @@ pub async fn route(exchange: &mut Exchange, name: &str, id: &str) -> io::Result<
     let shared = exchange.shared.clone();
     let Some(received) = shared.state().uploads.get(id).filter(|upload| upload.repository == name).map(|u| u.received)
     else {
-        return Ok(Answer::error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"));
+        let code = if shared.options.quirks.cut_is_final { "BLOB_UPLOAD_INVALID" } else { "BLOB_UPLOAD_UNKNOWN" };
+        return Ok(Answer::error(404, code, "blob upload unknown to registry"));
     };
+    if let Some(refusal) = unwanted(exchange, id) {
+        return Ok(refusal);
+    }
     match exchange.method.as_str() {
         "GET" => Ok(progress(exchange, name, id, 204)),
         "DELETE" => {
@@ -24,7 +29,13 @@ pub async fn route(exchange: &mut Exchange, name: &str, id: &str) -> io::Result<
         }
         "PATCH" | "PUT" => match misfit(exchange, id, received) {
             Some(refusal) => Ok(refusal),
-            None => append(exchange, name, id).await,
+            None => {
+                let answer = append(exchange, name, id).await;
+                if answer.is_err() && shared.options.quirks.cut_is_final {
+                    shared.state().uploads.remove(id);
+                }
+                answer
+            }
         },
         _ => Ok(Answer::error(405, "UNSUPPORTED", "method not allowed")),
     }
@@ -35,6 +46,9 @@ async fn begin(exchange: &mut Exchange, name: &str) -> io::Result<Answer> {
     let shared = exchange.shared.clone();
     exchange.body().await?;
     let (mount, from) = (exchange.query.get("mount"), exchange.query.get("from"));
+    if let Some(refusal) = unmounted(exchange, name) {
+        return Ok(refusal);
+    }
     let mut state = shared.state();
     if let (Some(digest), Some(from), true) = (mount, from, shared.options.mounts) {
         let known = state.repositories.get(from).and_then(|held| held.blobs.get(digest)).cloned();
@@ -53,8 +67,56 @@ async fn begin(exchange: &mut Exchange, name: &str) -> io::Result<Answer> {
     Ok(answer)
 }
 
+/// Why nothing can be mounted, or uploaded, to this repository.
+fn unmounted(exchange: &Exchange, name: &str) -> Option<Answer> {
+    let quirks = &exchange.shared.options.quirks;
+    if quirks.only_repository.as_ref().is_some_and(|only| only != name) {
+        let message =
+            format!("The repository with name '{name}' does not exist in the registry with id '123456789012'");
+        return Some(Answer::error(404, "NAME_UNKNOWN", &message));
+    }
+    let namespace = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    exchange.query.get("mount")?;
+    match (quirks.mounts, exchange.query.get("from")) {
+        (MountRule::NeedsFrom, None) => Some(Answer::error(400, "NAME_INVALID", "mount needs from")),
+        (MountRule::SameNamespace, Some(from)) if namespace(from) != namespace(name) => {
+            Some(Answer::error(403, "DENIED", "requested access to the resource is denied"))
+        }
+        _ => None,
+    }
+}
+
+/// Why a PATCH or PUT is not taken, whatever was received so far.
+fn unwanted(exchange: &Exchange, id: &str) -> Option<Answer> {
+    let (quirks, is_patch) = (&exchange.shared.options.quirks, exchange.method == "PATCH");
+    if !is_patch && exchange.method != "PUT" {
+        return None;
+    }
+    let size: u64 = exchange.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    if is_patch && quirks.chunks == Chunks::Refused {
+        return Some(Answer::error(405, "UNSUPPORTED", "chunked uploads are not supported"));
+    }
+    let is_large = quirks.body_limit.is_some_and(|limit| size > limit);
+    if is_large || (is_patch && quirks.chunk_bytes.is_some_and(|(_, most)| size > most)) {
+        return Some(Answer::error(413, "SIZE_INVALID", "the body is too large"));
+    }
+    let mut state = exchange.shared.state();
+    let upload = state.uploads.get_mut(id)?;
+    if quirks.chunks == Chunks::Overwriting && size > 0 {
+        upload.restart();
+    }
+    upload.parts += u64::from(is_patch);
+    quirks
+        .max_parts
+        .is_some_and(|most| upload.parts > most)
+        .then(|| Answer::error(400, "SIZE_INVALID", "too many parts"))
+}
+
 /// Why a PATCH or PUT does not fit what was received so far.
 fn misfit(exchange: &Exchange, id: &str, received: u64) -> Option<Answer> {
+    if exchange.shared.options.quirks.chunks == Chunks::Overwriting {
+        return None;
+    }
     let state = exchange.raw_query.split('&').find_map(|field| field.strip_prefix("_state="));
     match state {
         None => {
@@ -91,14 +153,15 @@ async fn append(exchange: &mut Exchange, name: &str, id: &str) -> io::Result<Ans
         upload.append(&bytes);
     }
     if exchange.method == "PATCH" {
-        let least = shared.options.chunk_min_length;
+        let quirks = &shared.options.quirks;
+        let least = shared.options.chunk_min_length.or(quirks.chunk_bytes.map(|(least, _)| least));
         let short = shared.state().uploads.get_mut(id).and_then(|upload| {
             let earlier = upload.last_chunk.replace(length)?;
             least.filter(|least| earlier < *least)
         });
         return Ok(match short {
             Some(_) => Answer::error(416, "SIZE_INVALID", "a chunk before the last one was too small"),
-            None => progress(exchange, name, id, 202),
+            None => progress(exchange, name, id, quirks.patch_status.unwrap_or(202)),
         });
     }
     let Some(digest) = digest else {
@@ -136,10 +199,15 @@ fn progress(exchange: &Exchange, name: &str, id: &str, status: u16) -> Answer {
         (_, LocationStyle::AbsolutePath) => path,
         (_, LocationStyle::Relative) => tail,
     };
-    Answer::empty(status)
-        .header("location", location)
-        .header("range", format!("0-{}", received.saturating_sub(1)))
-        .header("docker-upload-uuid", id)
+    let quirks = &shared.options.quirks;
+    // Whoever overwrites says what it was sent, not what it has.
+    let said = exchange.header("content-range").filter(|_| quirks.chunks == Chunks::Overwriting);
+    let range = match said.and_then(|range| range.split_once('-')) {
+        Some((_, last)) => format!("0-{last}"),
+        None if quirks.hides_offset => "0-0".to_owned(),
+        None => format!("0-{}", received.saturating_sub(1)),
+    };
+    Answer::empty(status).header("location", location).header("range", range).header("docker-upload-uuid", id)
 }
 
 /// Changes with every byte, as Distribution's does; escaped, for clients that decode what they should keep.

@@ -15,6 +15,7 @@ mod memory;
 mod options;
 mod platforms;
 mod proxies;
+mod ranges;
 mod redirects;
 mod referrers;
 mod refusals;

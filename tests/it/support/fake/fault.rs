@@ -85,6 +85,8 @@ pub enum Fault {
     WrongDigestHeader,
     /// Sends no Docker-Content-Digest.
     NoDigestHeader,
+    /// Sends the ETag of something else.
+    OtherEtag,
     /// Sends another Content-Type.
     WrongContentType(String),
     /// Location as a path.

@@ -154,6 +154,7 @@ fn blob(exchange: &Exchange, name: &str, digest: &str) -> Answer {
         }
     };
     let mut answer = answer.header("content-type", "application/octet-stream").header("accept-ranges", "bytes");
+    answer.set_header("etag", Some(format!("\"{digest}\"")));
     answer.set_header("docker-content-digest", shared.options.digest_header.then(|| digest.to_owned()));
     answer
 }

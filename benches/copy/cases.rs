@@ -2,7 +2,7 @@
 
 use crate::corpus::Corpus;
 use crate::lab::{Ends, Network};
-use crate::process::Cost;
+use crate::process::{Cost, run};
 use crate::report::{Run, mebibytes};
 use crate::tools::{Ours, curl_pipe, file_copy, skopeo_copy, skopeo_sync};
 use crate::{Bench, Measured};
@@ -112,6 +112,30 @@ impl Bench {
             self.report.goal(format!("{name}: processor time"), ours.cpu.as_secs_f64(), "s", limit)?;
         }
         self.memory(&name, ours)
+    }
+
+    /// One layer of 1 GiB from a source that gives each connection only little: in one stream, and in parts side by side.
+    ///
+    /// # Errors
+    /// The program failed.
+    pub async fn layer_narrow(&mut self) -> Measured {
+        let size = self.large_bytes();
+        let corpus = self.sources.large(size)?;
+        let mut costs = Vec::new();
+        for (at_once, tool) in [("1", "one stream"), ("4", "4 parts at once")] {
+            let ends = Ends::new(&self.sources.at("large"), Network::Narrow).await?;
+            let state = ends.folder("state")?;
+            let ours = Ours { state: &state };
+            let (from, to) = (format!("{}/{ONE}:1", ends.source.address()), format!("{}/{ONE}:1", ends.to()));
+            let mut command = ours.command(&["replicate", "--no-referrers", &from, &to]);
+            command.env("FREIGHTLINER_COPY_RANGES_FROM_BYTES", size.to_string());
+            command.env("FREIGHTLINER_COPY_RANGES_AT_ONCE", at_once);
+            let run = ends.measure("layer", tool, &corpus, run(&mut command)).await?;
+            costs.push(self.report.add(vec![run])?);
+        }
+        let [stream, parts] = costs.as_slice() else { return Err("two copies are compared".into()) };
+        self.report.goal("one large layer, 32 MiB/s: wall", ratio(parts.wall, stream.wall), "x one stream", 0.5)?;
+        self.memory("one large layer in parts", *parts)
     }
 
     async fn plain(&self, case: &'static str, ends: &Ends, source: &Path) -> Measured<Run> {

@@ -35,7 +35,7 @@ pub type Measured<T = ()> = Result<T, Failure>;
 
 /// The measures in the order in which they run; `--only` takes these names.
 pub const MEASURES: &[&str] =
-    &["layer", "layers", "corpus", "layer-far", "layers-far", "corpus-far", "kill", "kill-chunks"];
+    &["layer", "layers", "corpus", "layer-far", "layer-narrow", "layers-far", "corpus-far", "kill", "kill-chunks"];
 
 /// One run: how much, and what came out.
 pub struct Bench {
@@ -57,6 +57,7 @@ impl Bench {
             "layers" => self.layers(Network::Local).await,
             "corpus" => self.corpus(Network::Local).await,
             "layer-far" => self.layer(Network::Far).await,
+            "layer-narrow" => self.layer_narrow().await,
             "layers-far" => self.layers(Network::Far).await,
             "corpus-far" => self.corpus(Network::Far).await,
             "kill-chunks" => self.kill_chunks().await,

@@ -1,32 +1,22 @@
 //! What is copied, by whom, and what should come out.
 
-use crate::corpus::{Corpus, random};
+use crate::corpus::Corpus;
 use crate::lab::{Ends, Network};
-use crate::process::{Cost, Process};
+use crate::process::{Cost, run};
 use crate::report::{Run, mebibytes};
-use crate::tools::{Ours, curl_pipe, file_copy, skopeo_copy, skopeo_sync, uploads};
+use crate::tools::{Ours, curl_pipe, file_copy, skopeo_copy, skopeo_sync};
 use crate::{Bench, Measured};
-use freightliner::clock::Clock;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-const ONE: &str = "one/large";
+/// The repository of the large layer.
+pub const ONE: &str = "one/large";
 const MANY: &str = "one/many";
 const SMALL_LAYER_BYTES: u64 = 256 * 1024;
 /// Most memory that a copy may take, MiB.
 const PEAK_MIB: f64 = 48.0;
 /// Requests of the 200 images that are allowed for each of the fewest possible.
 const OVER_FLOOR: f64 = 2000.0 / 1830.0;
-/// Kills of one copy, and the largest part of a blob that may be sent again for each.
-const KILLS: u64 = 10;
-const CHUNK_MIB: f64 = 32.0;
-/// An upload that has not grown for so long is over.
-const QUIET: Duration = Duration::from_millis(200);
-/// How long a copy may take to get to the next kill.
-const KILL_LIMIT: Duration = Duration::from_secs(300);
 
 /// The corpora, made when they are first asked for.
 pub struct Sources {
@@ -45,7 +35,7 @@ impl Sources {
     }
 
     /// The folder of a registry.
-    fn at(&self, name: &str) -> std::path::PathBuf {
+    pub fn at(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
@@ -53,7 +43,11 @@ impl Sources {
         self.at(name).join("storage/docker/registry/v2")
     }
 
-    fn large(&mut self, bytes: u64) -> Measured<Corpus> {
+    /// One image with one layer of so many bytes.
+    ///
+    /// # Errors
+    /// The storage cannot be written.
+    pub fn large(&mut self, bytes: u64) -> Measured<Corpus> {
         if self.large.is_none() {
             let mut corpus = Corpus::new(self.storage("large"));
             corpus.image_of(ONE, 1, bytes)?;
@@ -72,25 +66,13 @@ impl Sources {
     }
 }
 
-/// The uploads of the large layer, once none of them grows any more.
-async fn settled(storage: &Path) -> BTreeMap<OsString, u64> {
-    let mut before = uploads(storage, ONE);
-    loop {
-        tokio::time::sleep(QUIET).await;
-        let now = uploads(storage, ONE);
-        if now == before {
-            return now;
-        }
-        before = now;
-    }
-}
-
 fn ratio(ours: Duration, other: Duration) -> f64 {
     ours.as_secs_f64() / other.as_secs_f64().max(f64::EPSILON)
 }
 
 impl Bench {
-    fn large_bytes(&self) -> u64 {
+    /// Bytes of the large layer.
+    pub const fn large_bytes(&self) -> u64 {
         if self.quick { 256 << 20 } else { 1 << 30 }
     }
 
@@ -130,6 +112,30 @@ impl Bench {
             self.report.goal(format!("{name}: processor time"), ours.cpu.as_secs_f64(), "s", limit)?;
         }
         self.memory(&name, ours)
+    }
+
+    /// One layer of 1 GiB from a source that gives each connection only little: in one stream, and in parts side by side.
+    ///
+    /// # Errors
+    /// The program failed.
+    pub async fn layer_narrow(&mut self) -> Measured {
+        let size = self.large_bytes();
+        let corpus = self.sources.large(size)?;
+        let mut costs = Vec::new();
+        for (at_once, tool) in [("1", "one stream"), ("4", "4 parts at once")] {
+            let ends = Ends::new(&self.sources.at("large"), Network::Narrow).await?;
+            let state = ends.folder("state")?;
+            let ours = Ours { state: &state };
+            let (from, to) = (format!("{}/{ONE}:1", ends.source.address()), format!("{}/{ONE}:1", ends.to()));
+            let mut command = ours.command(&["replicate", "--no-referrers", &from, &to]);
+            command.env("FREIGHTLINER_COPY_RANGES_FROM_BYTES", size.to_string());
+            command.env("FREIGHTLINER_COPY_RANGES_AT_ONCE", at_once);
+            let run = ends.measure("layer", tool, &corpus, run(&mut command)).await?;
+            costs.push(self.report.add(vec![run])?);
+        }
+        let [stream, parts] = costs.as_slice() else { return Err("two copies are compared".into()) };
+        self.report.goal("one large layer, 32 MiB/s: wall", ratio(parts.wall, stream.wall), "x one stream", 0.5)?;
+        self.memory("one large layer in parts", *parts)
     }
 
     async fn plain(&self, case: &'static str, ends: &Ends, source: &Path) -> Measured<Run> {
@@ -237,47 +243,5 @@ impl Bench {
             self.memory(&name, ours)?;
         }
         Ok(())
-    }
-
-    /// One layer of 1 GiB, whose copy is killed at random points, and begun again each time.
-    ///
-    /// # Errors
-    /// The copy failed for another reason.
-    pub async fn kill(&mut self) -> Measured {
-        let size = self.large_bytes();
-        let corpus = self.sources.large(size)?;
-        let ends = Ends::new(&self.sources.at("large"), Network::Counted).await?;
-        let state = ends.folder("state")?;
-        let ours = Ours { state: &state };
-        let image = format!("{ONE}:1");
-        // A copy that has almost ended is over before anybody sees it.
-        let last = size / 10 * 9;
-        let seed = uuid::Uuid::now_v7();
-        let mut points: Vec<u64> = (0..KILLS).map(|number| random(&format!("{seed} {number}")) % last).collect();
-        points.sort_unstable();
-        let storage = ends.destination.storage();
-        for point in points {
-            // What an earlier copy left stands still; the upload that moves is that of this one.
-            let before = settled(&storage).await;
-            let moving = |(name, size): (OsString, u64)| (before.get(&name) != Some(&size)).then_some(size);
-            let position = || uploads(&storage, ONE).into_iter().filter_map(moving).max().unwrap_or(0);
-            let (from, to) = (format!("{}/{image}", ends.source.address()), format!("{}/{image}", ends.to()));
-            let mut command = ours.command(&["replicate", "--no-referrers", "--max-attempts", "50", &from, &to]);
-            let process = Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-            let start = Clock::System.boot();
-            while position() < point {
-                if process.has_ended()? || Clock::System.boot().since(start) > KILL_LIMIT {
-                    return Err(format!("the copy did not get to byte {point}").into());
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            process.kill()?;
-        }
-        let run = ends.measure("killed", "freightliner", &corpus, ours.replicate(&ends, &image)).await?;
-        let sent = ends.destination.bytes().map_or(0, |(bytes, _)| bytes);
-        self.report.add(vec![run])?;
-        let again = mebibytes(sent.saturating_sub(size));
-        let name = format!("{KILLS} kills of a copy of {} MiB: sent again", size >> 20);
-        self.report.goal(name, again, "MiB", f64::from(u32::try_from(KILLS)?) * CHUNK_MIB)
     }
 }

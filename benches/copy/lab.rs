@@ -3,6 +3,7 @@
 use crate::Measured;
 use crate::corpus::Corpus;
 use crate::process::Cost;
+use crate::proxy::Line;
 use crate::registry::{Asked, Registry};
 use crate::report::Run;
 use std::net::SocketAddr;
@@ -18,16 +19,22 @@ pub enum Network {
     Far,
     /// On this machine, but every byte is counted on its way.
     Counted,
+    /// As `Far`, and what comes from a registry is limited for each connection by itself.
+    Narrow,
 }
 
+/// What a connection of a narrow network gives, bytes a second.
+const NARROW_BYTES_PER_SEC: u32 = 32 * 1024 * 1024;
+
 impl Network {
-    /// One way.
-    const fn delay(self) -> Option<Duration> {
-        match self {
-            Self::Local => None,
-            Self::Far => Some(Duration::from_millis(5)),
-            Self::Counted => Some(Duration::ZERO),
-        }
+    const fn line(self) -> Option<Line> {
+        let (delay, bytes_per_sec) = match self {
+            Self::Local => return None,
+            Self::Far => (Duration::from_millis(5), None),
+            Self::Counted => (Duration::ZERO, None),
+            Self::Narrow => (Duration::from_millis(5), Some(NARROW_BYTES_PER_SEC)),
+        };
+        Some(Line { delay, bytes_per_sec })
     }
 
     /// For the tables.
@@ -36,6 +43,7 @@ impl Network {
             Self::Local => "local",
             Self::Far => "10 ms",
             Self::Counted => "counted",
+            Self::Narrow => "32 MiB/s",
         }
     }
 }
@@ -66,8 +74,8 @@ impl Ends {
     pub async fn new(source: &Path, network: Network) -> Measured<Self> {
         let folder = tempfile::tempdir()?;
         Ok(Self {
-            source: Registry::start(source, network.delay()).await?,
-            destination: Registry::start(&folder.path().join("destination"), network.delay()).await?,
+            source: Registry::start(source, network.line()).await?,
+            destination: Registry::start(&folder.path().join("destination"), network.line()).await?,
             network,
             folder,
         })

@@ -10,7 +10,9 @@
 
 mod arguments;
 mod cases;
+mod chunks;
 mod corpus;
+mod kill;
 mod lab;
 mod process;
 mod proxy;
@@ -32,7 +34,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub type Measured<T = ()> = Result<T, Failure>;
 
 /// The measures in the order in which they run; `--only` takes these names.
-pub const MEASURES: &[&str] = &["layer", "layers", "corpus", "layer-far", "layers-far", "corpus-far", "kill"];
+pub const MEASURES: &[&str] =
+    &["layer", "layers", "corpus", "layer-far", "layer-narrow", "layers-far", "corpus-far", "kill", "kill-chunks"];
 
 /// One run: how much, and what came out.
 pub struct Bench {
@@ -54,8 +57,10 @@ impl Bench {
             "layers" => self.layers(Network::Local).await,
             "corpus" => self.corpus(Network::Local).await,
             "layer-far" => self.layer(Network::Far).await,
+            "layer-narrow" => self.layer_narrow().await,
             "layers-far" => self.layers(Network::Far).await,
             "corpus-far" => self.corpus(Network::Far).await,
+            "kill-chunks" => self.kill_chunks().await,
             _ => self.kill().await,
         }
     }

@@ -1,7 +1,8 @@
 //! A TCP proxy that counts bytes, and delays them as distance would.
 //!
 //! Each piece is passed on a fixed time after it arrived, whatever comes behind it: the delay costs no bandwidth. Opening
-//! a connection costs a round trip too, which the client's first bytes wait for.
+//! a connection costs a round trip too, which the client's first bytes wait for. What comes from the server may be limited as
+//! well, each connection by itself, as some storages and long lines do.
 
 use crate::Measured;
 use freightliner::clock::{BootTime, Clock};
@@ -28,6 +29,15 @@ pub struct Counts {
     pub down: AtomicU64,
 }
 
+/// What each connection is like.
+#[derive(Clone, Copy)]
+pub struct Line {
+    /// One way.
+    pub delay: Duration,
+    /// Bytes a second from the server; None: no limit.
+    pub bytes_per_sec: Option<u32>,
+}
+
 /// The proxy. Its connections end when it is dropped.
 pub struct Proxy {
     address: SocketAddr,
@@ -36,11 +46,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// To this server, with so much delay in each direction.
+    /// To this server, over such a line.
     ///
     /// # Errors
     /// There is no free port.
-    pub async fn start(server: SocketAddr, delay: Duration) -> Measured<Self> {
+    pub async fn start(server: SocketAddr, line: Line) -> Measured<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let counts = Arc::new(Counts::default());
@@ -51,7 +61,7 @@ impl Proxy {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => if let Ok((client, _)) = accepted {
-                        connections.spawn(connection(client, server, delay, shared.clone()));
+                        connections.spawn(connection(client, server, line, shared.clone()));
                     },
                     Some(_) = connections.join_next() => {}
                 }
@@ -71,7 +81,7 @@ impl Proxy {
     }
 }
 
-async fn connection(client: TcpStream, server: SocketAddr, delay: Duration, counts: Arc<Counts>) {
+async fn connection(client: TcpStream, server: SocketAddr, line: Line, counts: Arc<Counts>) {
     let Ok(server) = TcpStream::connect(server).await else { return };
     // Small requests must not wait for more of them.
     if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
@@ -80,8 +90,8 @@ async fn connection(client: TcpStream, server: SocketAddr, delay: Duration, coun
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::join!(
-        pass(from_client, to_server, delay, delay * 2, &counts.up),
-        pass(from_server, to_client, delay, Duration::ZERO, &counts.down),
+        pass(from_client, to_server, Line { bytes_per_sec: None, ..line }, line.delay * 2, &counts.up),
+        pass(from_server, to_client, line, Duration::ZERO, &counts.down),
     );
 }
 
@@ -89,7 +99,7 @@ async fn connection(client: TcpStream, server: SocketAddr, delay: Duration, coun
 async fn pass(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
-    delay: Duration,
+    line: Line,
     opening: Duration,
     count: &AtomicU64,
 ) {
@@ -111,8 +121,14 @@ async fn pass(
         }
     };
     let write = async move {
+        let mut free = BootTime::default();
         while let Some((arrived, piece)) = receiver.recv().await {
-            let wait = BootTime(arrived.0 + delay).since(Clock::System.boot());
+            let due = BootTime(arrived.0 + line.delay).max(free);
+            if let Some(rate) = line.bytes_per_sec {
+                let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                free = BootTime(due.0 + Duration::from_secs(1) * bytes / rate);
+            }
+            let wait = due.since(Clock::System.boot());
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }

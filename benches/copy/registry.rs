@@ -1,7 +1,7 @@
 //! Real registries: Debian's `docker-registry` (Distribution 2.8), each with its storage in a folder of its own.
 
 use crate::process::Process;
-use crate::proxy::Proxy;
+use crate::proxy::{Line, Proxy};
 use crate::{Failure, Measured};
 use freightliner::clock::Clock;
 use std::fs::File;
@@ -33,11 +33,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Over the storage in `folder`, which may hold something already; with `delay`, clients reach it through a proxy.
+    /// Over the storage in `folder`, which may hold something already; with a `line`, clients reach it through a proxy.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(folder: &Path, delay: Option<Duration>) -> Measured<Self> {
+    pub async fn start(folder: &Path, line: Option<Line>) -> Measured<Self> {
         std::fs::create_dir_all(folder)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let config = format!(
@@ -61,8 +61,8 @@ impl Registry {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let proxy = match delay {
-            Some(delay) => Some(Proxy::start(address, delay).await?),
+        let proxy = match line {
+            Some(line) => Some(Proxy::start(address, line).await?),
             None => None,
         };
         Ok(Self { folder: folder.to_owned(), address, proxy, _process: process })

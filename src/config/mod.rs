@@ -205,6 +205,8 @@ impl Config {
             manifests: MANIFESTS_PER_IMAGE,
             manifest_bytes: self.manifest_limit(),
             blob_tries: BLOB_TRIES,
+            ranges_from_bytes: self.values.get("copy", "ranges_from_bytes"),
+            ranges_at_once: u32::try_from(self.values.get("copy", "ranges_at_once")).unwrap_or(u32::MAX),
             bandwidth: Rates {
                 bytes_per_sec: self.values.get("copy", "bandwidth_bytes_per_sec"),
                 windows: self.bandwidth_windows.clone(),

@@ -37,7 +37,7 @@ const fn setting(
 }
 
 /// Every number that can be set.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 22] = [
     setting(
         ("worker", "concurrency"),
         16,
@@ -144,6 +144,20 @@ pub const SETTINGS: [Setting; 20] = [
         (0, 1 << 40),
         "bytes",
         "bytes a second of blobs, all copies of a process together; 0 is no limit, as networks mostly have their own",
+    ),
+    setting(
+        ("copy", "ranges_from_bytes"),
+        1024 * 1024 * 1024,
+        (1024 * 1024, 1 << 50),
+        "bytes",
+        "smallest blob of which parts are fetched side by side where its source is slow; smaller ones are soon over",
+    ),
+    setting(
+        ("copy", "ranges_at_once"),
+        4,
+        (0, 32),
+        "parts",
+        "parts fetched side by side, all copies of a process together, 2 MiB of memory each; 0 or 1 is none",
     ),
     setting(
         ("retention", "finished_days"),

@@ -3,14 +3,20 @@
 //! A blob is handed out as it comes, piece by piece, never collected; what it should be is checked by the caller, who
 //! knows its digest. The connection is used again when the body was read to its end. There is no time limit on a blob as a
 //! whole, only on silence.
+//!
+//! Parts of one blob may be asked for side by side. Where the registry redirects to a storage, the signed URL it gave is used
+//! for them until the storage says that it has expired: it is kept in memory only, and gets no credentials.
 
-use super::http::{Answer, Request, Target, Want, content_length, silence};
+use super::http::{Answer, Call, Request, Target, Want, content_length, silence};
 use super::scopes::Scopes;
 use super::{Error, Session, network};
 use crate::oci::{Digest, Repository};
 use bytes::Bytes;
-use http::header::{CONTENT_RANGE, RANGE};
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG, RANGE};
 use http::{HeaderValue, Method, StatusCode};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -20,8 +26,36 @@ pub struct BlobBody {
     url: Url,
     length: Option<u64>,
     redirected: bool,
+    /// The origin of `url` is not the registry's.
+    foreign: bool,
+    /// The answer shows that parts can be asked for.
+    gives_parts: bool,
+    etag: Option<HeaderValue>,
     response: reqwest::Response,
     idle_timeout: Duration,
+}
+
+/// Where parts of a blob are to be had, and of which version of it. The URL of a storage within may be a capability.
+pub struct PartSource {
+    storage: Mutex<Option<Url>>,
+    etag: Option<HeaderValue>,
+}
+
+impl fmt::Debug for PartSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PartSource").field("etag", &self.etag).finish_non_exhaustive()
+    }
+}
+
+impl PartSource {
+    fn storage(&self) -> Option<Url> {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A later answer has led to `url` instead; None: its origin is the registry's.
+    fn moved(&self, url: Option<Url>) {
+        *self.storage.lock().unwrap_or_else(PoisonError::into_inner) = url;
+    }
 }
 
 impl BlobBody {
@@ -35,6 +69,13 @@ impl BlobBody {
     #[must_use]
     pub fn redirected(&self) -> bool {
         self.redirected
+    }
+
+    /// Where parts of the same blob can be asked for beside this body. None when its answer does not show that they can.
+    #[must_use]
+    pub fn part_source(&self) -> Option<PartSource> {
+        let storage = self.foreign.then(|| self.url.clone());
+        self.gives_parts.then(|| PartSource { storage: Mutex::new(storage), etag: self.etag.clone() })
     }
 
     /// The next piece (any size), None at the end. Cancel-safe.
@@ -89,16 +130,71 @@ impl Session {
         size: u64,
     ) -> Result<Option<BlobBody>, Error> {
         let mut request = blob_request(Method::GET, repository, digest, self.reading_scopes(repository.name()));
-        let range = HeaderValue::try_from(format!("bytes={offset}-"));
-        request.headers.insert(RANGE, range.map_err(|error| Error::refused(format!("{}: {error}", request.what)))?);
+        want_range(&mut request, &format!("bytes={offset}-"))?;
         let what = request.what.clone();
         let answer = self.stream(request).await?;
+        self.part(what, answer, &(offset..size), size)
+    }
+
+    /// The bytes of `part` alone, of `size` in all, as the body that `source` comes from has them. None when they are not to be
+    /// had so, as in [`get_blob_from`](Self::get_blob_from), or when they are of another version (ETag).
+    ///
+    /// # Errors
+    /// As for [`get_blob`](Self::get_blob).
+    pub async fn get_blob_part(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        part: &Range<u64>,
+        size: u64,
+        source: &PartSource,
+    ) -> Result<Option<BlobBody>, Error> {
+        let mut request = blob_request(Method::GET, repository, digest, self.reading_scopes(repository.name()));
+        want_range(&mut request, &format!("bytes={}-{}", part.start, part.end.saturating_sub(1)))?;
+        let what = request.what.clone();
+        let answer = match self.from_storage(&request, source).await? {
+            Some(answer) => answer,
+            None => {
+                let answer = self.stream(request).await?;
+                source.moved(answer.foreign.then(|| answer.url.clone()));
+                answer
+            }
+        };
+        let same = match (&source.etag, answer.headers.get(ETAG)) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let body = self.part(what, answer, part, size)?;
+        Ok(body.filter(|_| same))
+    }
+
+    /// Asks the storage that the registry had redirected to. None: there is none, or its URL holds no longer.
+    async fn from_storage(&self, request: &Request, source: &PartSource) -> Result<Option<Answer>, Error> {
+        let Some(url) = source.storage() else { return Ok(None) };
+        let call = Call {
+            what: request.what.clone(),
+            method: Method::GET,
+            url,
+            ours: false,
+            headers: request.headers.clone(),
+            authorization: None,
+            body: None,
+            want: Want::Stream,
+        };
+        let answer = Answer { foreign: true, redirected: true, ..self.exchange(&call).await? };
+        // Storages say in many ways that a signature has expired; the registry gives a new one, or says what is wrong.
+        let expired = matches!(answer.status.as_u16(), 400 | 401 | 403 | 404 | 410);
+        Ok((!expired).then_some(answer))
+    }
+
+    /// The body of a part that was asked for. None: it is not that part.
+    fn part(&self, what: String, answer: Answer, part: &Range<u64>, size: u64) -> Result<Option<BlobBody>, Error> {
         match answer.status {
             StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE => return Ok(None),
             StatusCode::PARTIAL_CONTENT => {}
             _ => return Err(answer.error(&what, &answer.hint)),
         }
-        if answer.header(CONTENT_RANGE).is_some_and(|range| is_rest(range, offset, size)) {
+        if answer.header(CONTENT_RANGE).is_some_and(|range| is_part(range, part, size)) {
             return self.body(what, answer).map(Some);
         }
         Ok(None)
@@ -111,25 +207,36 @@ impl Session {
 
     fn body(&self, what: String, answer: Answer) -> Result<BlobBody, Error> {
         let length = content_length(&answer.headers);
-        let redirected = answer.redirected;
+        let (redirected, foreign) = (answer.redirected, answer.foreign);
+        let accepted = answer.header(ACCEPT_RANGES).is_some_and(|units| units.trim().eq_ignore_ascii_case("bytes"));
+        let gives_parts = accepted || answer.status == StatusCode::PARTIAL_CONTENT;
+        let etag = answer.headers.get(ETAG).cloned();
         let Some(response) = answer.stream else {
             return Err(Error::passing(format!("{what}: the answer has no body")));
         };
         let idle_timeout = self.shared.settings.idle_timeout;
-        Ok(BlobBody { what, url: answer.url, length, redirected, response, idle_timeout })
+        let url = answer.url;
+        Ok(BlobBody { what, url, length, redirected, foreign, gives_parts, etag, response, idle_timeout })
     }
 }
 
-/// Whether a Content-Range is about all bytes from `offset` to the end of `size` (RFC 9110, 14.4); the size may be unknown to
+fn want_range(request: &mut Request, range: &str) -> Result<(), Error> {
+    let value = HeaderValue::try_from(range);
+    let value = value.map_err(|error| Error::refused(format!("{}: {error}", request.what)))?;
+    request.headers.insert(RANGE, value);
+    Ok(())
+}
+
+/// Whether a Content-Range is about just the bytes of `part`, of `size` in all (RFC 9110, 14.4); the size may be unknown to
 /// who sends it.
-fn is_rest(range: &str, offset: u64, size: u64) -> bool {
+fn is_part(range: &str, part: &Range<u64>, size: u64) -> bool {
     let parts = range.strip_prefix("bytes ").and_then(|range| range.split_once('/'));
     let Some(((first, last), whole)) = parts.and_then(|(part, whole)| Some((part.split_once('-')?, whole))) else {
         return false;
     };
     let is = |text: &str, number: u64| text.trim().parse() == Ok(number);
-    is(first, offset)
-        && size.checked_sub(1).is_some_and(|end| is(last, end))
+    is(first, part.start)
+        && part.end.checked_sub(1).is_some_and(|end| is(last, end))
         && (whole.trim() == "*" || is(whole, size))
 }
 
@@ -141,7 +248,7 @@ fn blob_request(method: Method, repository: &Repository, digest: &Digest, scopes
 
 #[cfg(test)]
 mod tests {
-    use super::is_rest;
+    use super::is_part;
 
     #[test]
     fn only_the_rest_that_was_asked_for_is_taken() {
@@ -159,8 +266,17 @@ mod tests {
             ("bytes -/100", false),
             ("", false),
         ] {
-            assert_eq!(is_rest(range, 10, 100), rest, "{range}");
+            assert_eq!(is_part(range, &(10..100), 100), rest, "{range}");
         }
-        assert!(!is_rest("bytes 0-0/0", 0, 0));
+        assert!(!is_part("bytes 0-0/0", &(0..0), 0));
+        for (range, part) in [
+            ("bytes 10-19/100", true),
+            ("bytes 10-19/*", true),
+            ("bytes 10-99/100", false),
+            ("bytes 10-18/100", false),
+            ("bytes 10-19/20", false),
+        ] {
+            assert_eq!(is_part(range, &(10..20), 100), part, "{range}");
+        }
     }
 }

@@ -41,7 +41,7 @@ mod token;
 mod upload;
 mod warnings;
 
-pub use blobs::BlobBody;
+pub use blobs::{BlobBody, PartSource};
 pub use content::UploadBody;
 pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};

@@ -13,6 +13,7 @@ use super::destination::{Destination, Place};
 use super::download::BlobContent;
 use super::ledger::Ledger;
 use super::mounting::{Asking, Moment, Mounting};
+use super::parts::Places;
 use super::plan::Blob;
 use super::resume::Begun;
 use super::send::Moved;
@@ -54,6 +55,7 @@ pub(super) struct Way {
     pub small: Arc<Semaphore>,
     pub turns: Turns,
     pub bandwidth: Bandwidth,
+    pub places: Places,
     pub asking: Arc<Asking>,
     pub ledger: Arc<dyn Ledger>,
     /// What was seen is believed where the registry says when it is wrong.
@@ -112,6 +114,12 @@ impl Way {
                 Err(Trouble::Content(why)) if misread => return Err(self.corrupt(blob, &why)),
                 Err(Trouble::Content(why)) => {
                     misread = true;
+                    if let Some(repository) =
+                        self.source.repository().filter(|_| blob.size >= self.limits.ranges_from_bytes)
+                    {
+                        // It may have been put together wrongly: once more, in one stream.
+                        self.places.distrust(repository.host());
+                    }
                     tracing::debug!(digest = %blob.digest, source = %self.source.name(), %why, "wrong content, reading it again");
                 }
                 Err(Trouble::Other { error, again }) => {
@@ -301,13 +309,14 @@ impl Way {
         if verifier.seen() > 0 {
             content = self.source.blob_from(&blob.digest, blob.size, verifier.seen()).await.map_err(trouble)?;
         }
-        let content = match content {
+        let mut content = match content {
             Some(content) => content,
             None => {
                 verifier = Verifier::new(blob.digest.clone(), Some(blob.size));
                 self.source.blob(&blob.digest, blob.size).await.map_err(trouble)?
             }
         };
+        content.may_come_in_parts(&self.places);
         self.asking.read(content.redirected());
         let expected = blob.size - verifier.seen();
         match content.length() {

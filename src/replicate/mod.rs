@@ -23,6 +23,7 @@ mod follow;
 mod hints;
 mod ledger;
 mod mounting;
+mod parts;
 mod plan;
 mod publish;
 mod referrers;
@@ -52,6 +53,7 @@ use blob::Way;
 use destination::Destination;
 use follow::subjects_of;
 use mounting::{Asking, Mounting};
+use parts::Places;
 use plan::{Current, Verdict, judge, plan};
 use publish::Root;
 use referrers::Memory;
@@ -83,6 +85,11 @@ pub struct Limits {
     /// Tries of one blob within an attempt, the first included (default 3: what three tries do not mend is the job's
     /// own retry, with its longer pauses).
     pub blob_tries: u32,
+    /// Smallest blob of which parts may be fetched by ranges side by side, where its source is slow, bytes (default 1 GiB:
+    /// smaller ones are mostly over before a source has turned out to be slow).
+    pub ranges_from_bytes: u64,
+    /// Parts fetched at a time by all copies of this engine together (default 4; below 2: none). Each takes 2 MiB of memory.
+    pub ranges_at_once: u32,
     /// Bytes of blobs a second, over all copies of this engine (default: no limit).
     pub bandwidth: Rates,
     /// The same for what goes to and from single registries, by host.
@@ -98,6 +105,8 @@ impl Default for Limits {
             manifests: 2000,
             manifest_bytes: 8 * 1024 * 1024,
             blob_tries: 3,
+            ranges_from_bytes: 1024 * 1024 * 1024,
+            ranges_at_once: 4,
             bandwidth: Rates::default(),
             registries: BTreeMap::new(),
         }
@@ -151,6 +160,7 @@ pub struct Engine {
     turns: Turns,
     small: Arc<Semaphore>,
     bandwidths: Bandwidths,
+    places: Places,
     memory: Memory,
 }
 
@@ -160,8 +170,8 @@ impl Engine {
     pub fn new(client: Client, limits: Limits) -> Self {
         let bandwidths = Bandwidths::new(&limits.bandwidth, &limits.registries, &Clock::System);
         let (mounting, turns, memory) = (Mounting::default(), Turns::default(), Memory::default());
-        let small = Arc::new(Semaphore::new(limits.small_blobs_of_all.max(1)));
-        Self { client, limits: Arc::new(limits), mounting, turns, small, bandwidths, memory }
+        let (small, places) = (Arc::new(Semaphore::new(limits.small_blobs_of_all.max(1))), Places::new(&limits));
+        Self { client, limits: Arc::new(limits), mounting, turns, small, bandwidths, places, memory }
     }
 
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
@@ -274,6 +284,7 @@ impl Engine {
             small: self.small.clone(),
             turns: self.turns.clone(),
             bandwidth: self.bandwidths.of_copy([wanted.source.host(), wanted.destination.host()]),
+            places: self.places.clone(),
             asking: Arc::new(asking),
             ledger: ledger.clone(),
             trusting: !wanted.options.force && !wanted.options.verify,

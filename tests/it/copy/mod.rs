@@ -16,6 +16,7 @@ mod options;
 mod platforms;
 mod proxies;
 mod quirks;
+mod ranges;
 mod redirects;
 mod referrers;
 mod refusals;

@@ -85,6 +85,10 @@ pub enum Fault {
     WrongDigestHeader,
     /// Sends no Docker-Content-Digest.
     NoDigestHeader,
+    /// Takes a request for a part of a blob for one for all of it.
+    NoPart,
+    /// Sends the ETag of something else.
+    OtherEtag,
     /// Sends another Content-Type.
     WrongContentType(String),
     /// Location as a path.

@@ -135,6 +135,7 @@ pub fn send(shared: &Shared, mut answer: Answer, fault: Option<&Fault>) -> Respo
             answer.set_header("docker-content-digest", Some(wrong));
         }
         Some(Fault::NoDigestHeader) => answer.set_header("docker-content-digest", None),
+        Some(Fault::OtherEtag) => answer.set_header("etag", Some("\"other\"".to_owned())),
         Some(Fault::WrongContentType(other)) => answer.set_header("content-type", Some(other.clone())),
         Some(Fault::EndlessBody { mebibytes }) => {
             flow.content = Bytes::new().into();

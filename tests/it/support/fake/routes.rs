@@ -144,7 +144,8 @@ fn blob(exchange: &Exchange, name: &str, digest: &str) -> Answer {
     }
     let size = content.len();
     let ranges = shared.options.ranges;
-    let range = exchange.header("range").filter(|_| ranges != Ranges::Ignored);
+    let ignored = ranges == Ranges::Ignored || matches!(exchange.fault, Some(Fault::NoPart));
+    let range = exchange.header("range").filter(|_| !ignored);
     let answer = match range.map(|range| parse_range(range, size)) {
         None => Answer::with(200, content),
         Some(None) => return Answer::empty(416).header("content-range", format!("bytes */{size}")),
@@ -156,6 +157,7 @@ fn blob(exchange: &Exchange, name: &str, digest: &str) -> Answer {
         }
     };
     let mut answer = answer.header("content-type", "application/octet-stream").header("accept-ranges", "bytes");
+    answer.set_header("etag", Some(format!("\"{digest}\"")));
     answer.set_header("docker-content-digest", shared.options.digest_header.then(|| digest.to_owned()));
     answer
 }

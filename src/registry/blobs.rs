@@ -152,7 +152,7 @@ impl Session {
         let mut request = blob_request(Method::GET, repository, digest, self.reading_scopes(repository.name()));
         want_range(&mut request, &format!("bytes={}-{}", part.start, part.end.saturating_sub(1)))?;
         let what = request.what.clone();
-        let answer = match self.from_storage(&request, source).await? {
+        let answer = match self.ask_storage(&request, source).await? {
             Some(answer) => answer,
             None => {
                 let answer = self.stream(request).await?;
@@ -169,7 +169,7 @@ impl Session {
     }
 
     /// Asks the storage that the registry had redirected to. None: there is none, or its URL holds no longer.
-    async fn from_storage(&self, request: &Request, source: &PartSource) -> Result<Option<Answer>, Error> {
+    async fn ask_storage(&self, request: &Request, source: &PartSource) -> Result<Option<Answer>, Error> {
         let Some(url) = source.storage() else { return Ok(None) };
         let call = Call {
             what: request.what.clone(),

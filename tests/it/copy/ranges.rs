@@ -24,7 +24,7 @@ struct Scene {
 
 /// The program, for which a blob of 1 MiB is large.
 fn reader() -> Binary {
-    binary().env("FREIGHTLINER_COPY_RANGES_FROM_BYTES", &MIB.to_string())
+    binary().env("FREIGHTLINER_COPY_RANGES_FROM_BYTES", MIB.to_string())
 }
 
 /// About 25 MiB a second.

@@ -142,6 +142,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_made_of_the_corpus_holds_no_more_than_was_sent(header in crate::corpus::mutated_lines("challenge")) {
+            let found = parse(&header);
+            let held = |challenge: &Challenge| {
+                let parameters: usize = challenge.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+                challenge.scheme.len() + parameters
+            };
+            prop_assert!(found.iter().map(held).sum::<usize>() <= header.len());
+            for challenge in &found {
+                let names = challenge.parameters.iter().map(|(name, _)| name).chain([&challenge.scheme]);
+                for name in names {
+                    let sound = |c: char| is_token_character(c) && !c.is_ascii_uppercase();
+                    prop_assert!(!name.is_empty() && name.chars().all(sound), "{name:?}");
+                }
+            }
+        }
+
+        #[test]
         fn never_panics_and_always_ends(header in ".{0,200}") {
             let _ = parse(&header);
         }

@@ -110,6 +110,18 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_made_of_the_corpus_leads_nowhere_else(header in crate::corpus::mutated_lines("link")) {
+            let at = Url::parse("https://r.example.com:5000/v2/a/tags/list?n=2").unwrap();
+            let Ok(Some(page)) = next_page(&at, [header.as_str()]) else { return Ok(()) };
+            prop_assert!(page.starts_with('/') && page.bytes().all(|byte| byte.is_ascii_graphic()), "{page:?}");
+            prop_assert_ne!(&page, "/v2/a/tags/list?n=2");
+            // As requests are made of it.
+            let next = Url::parse(&format!("https://r.example.com:5000{page}")).unwrap();
+            prop_assert_eq!(next.origin(), at.origin(), "{}", page);
+            prop_assert_eq!(path_and_query(&next), page);
+        }
+
+        #[test]
         fn never_panics(header in ".{0,120}") {
             let _ = next(&header);
         }

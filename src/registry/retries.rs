@@ -126,6 +126,21 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_made_of_the_corpus_is_a_day_at_most(
+            value in crate::corpus::mutated_lines("retry_after"),
+            date in crate::corpus::mutated_lines("retry_after"),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(RETRY_AFTER, value), (DATE, date)] {
+                if let Ok(value) = value.parse() {
+                    headers.insert(name, value);
+                }
+            }
+            prop_assert!(retry_after(&headers, UnixMillis(0)).is_none_or(|wish| wish <= LONGEST_BELIEVED));
+            prop_assert!(retry_after(&headers, UnixMillis(i64::MIN)).is_none_or(|wish| wish <= LONGEST_BELIEVED));
+        }
+
+        #[test]
         fn jitter_stays_between_half_and_whole(ms in 0_u64..100_000) {
             let pause = Duration::from_millis(ms);
             let found = jittered(pause);

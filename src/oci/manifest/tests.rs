@@ -199,7 +199,46 @@ fn foreign_layers_are_known_by_their_media_type() {
     }
 }
 
+#[test]
+fn of_the_corpus_those_are_refused_that_make_no_sense() {
+    let refused =
+        |(name, bytes): (String, Vec<u8>)| Manifest::parse(Bytes::from(bytes), None, None).is_err().then_some(name);
+    let refused: Vec<String> = crate::corpus::documents("manifest").into_iter().filter_map(refused).collect();
+    let expected = [
+        "both_kinds.json",
+        "error_page.json",
+        "huge_sizes.json",
+        "nulls.json",
+        "page.html",
+        "repeated_keys.json",
+        "schema1.json",
+    ];
+    assert_eq!(refused, expected);
+}
+
 proptest! {
+    #[test]
+    fn what_is_made_of_the_corpus_is_refused_or_sound(
+        bytes in crate::corpus::mutated_documents("manifest"),
+        content_type in proptest::sample::select(vec![None, Some(OCI_MANIFEST), Some(OCI_INDEX), Some("text/html"), Some(SCHEMA1)]),
+    ) {
+        let Ok(manifest) = Manifest::parse(Bytes::from(bytes.clone()), content_type, None) else { return Ok(()) };
+        prop_assert_eq!(&manifest.bytes, bytes.as_slice());
+        prop_assert_eq!(&manifest.digest, &Digest::of(Algorithm::Sha256, &bytes));
+        prop_assert!(manifest.media_type.len() <= 255 && manifest.media_type.bytes().all(|byte| byte.is_ascii_graphic()));
+        let sizes = blob_sizes(&manifest);
+        prop_assert!(sizes.len() <= LIST_LIMIT_ENTRIES + 1);
+        let sum = sizes.iter().try_fold(0_u64, |sum, size| sum.checked_add(*size));
+        prop_assert!(sum.is_some_and(|sum| i64::try_from(sum).is_ok()), "{sizes:?}");
+        let digests: Vec<String> = match &manifest.content {
+            Content::Image { blobs, .. } => blobs.iter().map(|blob| blob.digest.to_string()).collect(),
+            Content::Index { manifests, .. } => manifests.iter().map(|entry| entry.digest.to_string()).collect(),
+        };
+        for digest in digests {
+            prop_assert_eq!(digest.parse::<Digest>().map(|again| again.to_string()), Ok(digest));
+        }
+    }
+
     #[test]
     fn parsing_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "[\\[\\]{}\":,a-z0-9 ]{0,80}") {
         for body in [bytes.as_slice(), text.as_bytes()] {

@@ -3,7 +3,7 @@
 use super::error::{Part, ReferenceError};
 use super::transport;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Most bytes of `host/name`: what widespread clients and registries accept (distribution spec, "Pulling manifests").
@@ -196,10 +196,21 @@ fn canonical_host_name(text: &str, name: &str) -> Result<String, ReferenceError>
         }
     }
     let lower = name.to_ascii_lowercase();
+    if ends_in_a_number(&lower) && lower.parse::<Ipv4Addr>().is_err() {
+        return wrong("ends in a number, so it must be an IPv4 address: four numbers from 0 to 255");
+    }
     // A single upper-case word counts as a host only because of its case: in lower case it would be read as the first
     // component of a repository on Docker Hub.
     let stands_alone = is_host(&lower) || text.contains(':');
     Ok(if stands_alone { lower } else { name.to_owned() })
+}
+
+/// URLs take such a host for an IPv4 address in whatever notation, so that it would become another one or none at all (URL
+/// standard, "ends in a number").
+fn ends_in_a_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    hex || last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, several with `/` between them.

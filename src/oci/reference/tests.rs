@@ -105,6 +105,10 @@ fn errors_name_the_part_and_quote_it() {
         ("quay.io./a", "registry host 'quay.io.' has a '.'"),
         ("-quay.io/a", "registry host '-quay.io' has a '-'"),
         ("quay_1.io/a", "registry host 'quay_1.io' has a character"),
+        ("10.0.0.256/a", "registry host '10.0.0.256' ends in a number"),
+        ("127.1/a", "registry host '127.1' ends in a number"),
+        ("quay.0x7f/a", "registry host 'quay.0x7f' ends in a number"),
+        ("5000:5000/a", "registry host '5000:5000' ends in a number"),
         ("https://quay.io/a", "transport 'https://' is not part"),
         ("docker://https://quay.io/a", "transport 'https://' is not part"),
         ("ftp://quay.io/a", "transport 'ftp://' is not supported"),
@@ -191,6 +195,29 @@ fn layouts_become_absolute() {
 }
 
 proptest! {
+    #[test]
+    fn what_is_made_of_the_corpus_is_refused_or_sound(text in crate::corpus::mutated_lines("reference")) {
+        let Ok(reference) = text.parse::<ImageReference>() else { return Ok(()) };
+        let shown = reference.to_string();
+        prop_assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        prop_assert_eq!(shown.parse::<ImageReference>().unwrap(), reference.clone());
+        let ImageReference::Registry(reference) = reference else { return Ok(()) };
+        let name = reference.repository.name();
+        prop_assert!(!name.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.contains("..")), "{name:?}");
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "/._-".contains(c);
+        prop_assert!(name.chars().all(allowed), "{name:?}");
+        let host = reference.repository.api_host();
+        // Names in punycode that mean nothing are refused there.
+        let Ok(url) = url::Url::parse(&format!("https://{host}/v2/{name}/")) else {
+            prop_assert!(host.contains("xn--"), "{host}");
+            return Ok(());
+        };
+        let host = host.to_ascii_lowercase();
+        prop_assert_eq!(host.strip_suffix(":443").unwrap_or(&host), &url[url::Position::BeforeHost..url::Position::AfterPort]);
+        prop_assert_eq!(url.path(), format!("/v2/{name}/"));
+        prop_assert!(url.username().is_empty() && url.password().is_none() && url.query().is_none());
+    }
+
     #[test]
     fn parsing_is_total_and_display_round_trips(
         text in "(docker://|oci:|dir:)?([A-Za-z0-9.-]{1,8}(:[0-9]{1,5})?/)?[a-zA-Z0-9._/-]{1,20}(:[A-Za-z0-9._-]{0,10})?|.{0,60}"

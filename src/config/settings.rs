@@ -121,7 +121,7 @@ pub const SETTINGS: [Setting; 22] = [
         60,
         (1, 3600),
         "seconds",
-        "longest silence within a body; a blob has no total time limit",
+        "longest silence, or trickle, within a body; a blob has no total time limit",
     ),
     setting(("registry", "tries"), 4, (1, 20), "tries", "tries of one request within an attempt, the first included"),
     setting(

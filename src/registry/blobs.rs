@@ -2,7 +2,7 @@
 //!
 //! A blob is handed out as it comes, piece by piece, never collected; what it should be is checked by the caller, who
 //! knows its digest. The connection is used again when the body was read to its end. There is no time limit on a blob as a
-//! whole, only on silence.
+//! whole, only on silence, and on what is next to silence.
 //!
 //! Parts of one blob may be asked for side by side. Where the registry redirects to a storage, the signed URL it gave is used
 //! for them until the storage says that it has expired: it is kept in memory only, and gets no credentials.
@@ -10,6 +10,7 @@
 use super::http::{Answer, Call, Request, Target, Want, content_length, silence};
 use super::scopes::Scopes;
 use super::{Error, Session, network};
+use crate::clock::{BootTime, Clock};
 use crate::oci::{Digest, Repository};
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG, RANGE};
@@ -19,6 +20,9 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
+
+/// What comes more slowly than this is as good as nothing: it would hold a place for days. Bytes a second.
+const LEAST_BYTES_PER_SEC: u64 = 256;
 
 /// A blob being downloaded. Dropping it closes the connection when bytes are left.
 pub struct BlobBody {
@@ -32,7 +36,37 @@ pub struct BlobBody {
     gives_parts: bool,
     etag: Option<HeaderValue>,
     response: reqwest::Response,
+    pace: Box<Pace>,
+}
+
+/// How fast a body comes while somebody waits for it.
+struct Pace {
     idle_timeout: Duration,
+    clock: Clock,
+    /// How long was waited for bytes, and how many came, since that was looked at last.
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// Counts bytes that were waited for since `asked`.
+    ///
+    /// # Errors
+    /// Retry, when less than next to nothing came in the idle time-out.
+    fn passed(&mut self, asked: BootTime, bytes: usize, what: &str) -> Result<(), Error> {
+        // Only the time in which somebody waits counts: who reads slowly is no fault of the registry.
+        self.waited += self.clock.boot().since(asked);
+        self.came += u64::try_from(bytes).unwrap_or(u64::MAX);
+        if self.waited < self.idle_timeout {
+            return Ok(());
+        }
+        if self.came < LEAST_BYTES_PER_SEC.saturating_mul(self.idle_timeout.as_secs().max(1)) {
+            let (came, waited) = (self.came, self.waited.as_secs());
+            return Err(Error::passing(format!("{what}: only {came} bytes came in {waited} s")));
+        }
+        (self.waited, self.came) = (Duration::ZERO, 0);
+        Ok(())
+    }
 }
 
 /// Where parts of a blob are to be had, and of which version of it. The URL of a storage within may be a capability.
@@ -81,12 +115,17 @@ impl BlobBody {
     /// The next piece (any size), None at the end. Cancel-safe.
     ///
     /// # Errors
-    /// Retry, when the body breaks off, or when nothing comes for the idle time-out.
+    /// Retry, when the body breaks off, or when nothing, or next to nothing, comes for the idle time-out.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        match tokio::time::timeout(self.idle_timeout, self.response.chunk()).await {
-            Ok(outcome) => outcome.map_err(|error| network::failure(&self.what, &self.url, error)),
-            Err(_) => Err(silence(&self.what, self.idle_timeout)),
+        let (asked, idle_timeout) = (self.pace.clock.boot(), self.pace.idle_timeout);
+        let piece = match tokio::time::timeout(idle_timeout, self.response.chunk()).await {
+            Ok(outcome) => outcome.map_err(|error| network::failure(&self.what, &self.url, error))?,
+            Err(_) => return Err(silence(&self.what, idle_timeout)),
+        };
+        if let Some(piece) = &piece {
+            self.pace.passed(asked, piece.len(), &self.what)?;
         }
+        Ok(piece)
     }
 }
 
@@ -214,9 +253,10 @@ impl Session {
         let Some(response) = answer.stream else {
             return Err(Error::passing(format!("{what}: the answer has no body")));
         };
-        let idle_timeout = self.shared.settings.idle_timeout;
+        let (idle_timeout, clock) = (self.shared.settings.idle_timeout, self.shared.clock.clone());
+        let pace = Box::new(Pace { idle_timeout, clock, waited: Duration::ZERO, came: 0 });
         let url = answer.url;
-        Ok(BlobBody { what, url, length, redirected, foreign, gives_parts, etag, response, idle_timeout })
+        Ok(BlobBody { what, url, length, redirected, foreign, gives_parts, etag, response, pace })
     }
 }
 
@@ -249,6 +289,7 @@ fn blob_request(method: Method, repository: &Repository, digest: &Digest, scopes
 #[cfg(test)]
 mod tests {
     use super::is_part;
+    use proptest::prelude::*;
 
     #[test]
     fn only_the_rest_that_was_asked_for_is_taken() {
@@ -277,6 +318,31 @@ mod tests {
             ("bytes 10-19/20", false),
         ] {
             assert_eq!(is_part(range, &(10..20), 100), part, "{range}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_of_the_corpus_is_taken_only_when_it_says_that_part(
+            range in crate::corpus::mutated_lines("range"),
+            (part, size) in prop_oneof![Just((10..100, 100)), Just((10..20, 100)), Just((0..0, 0)), Just((0..u64::MAX, u64::MAX))],
+        ) {
+            let numbers: Vec<&str> = range.split(|c: char| !c.is_ascii_digit()).filter(|text| !text.is_empty()).collect();
+            let numbers: Vec<Option<u64>> = numbers.into_iter().map(|text| text.parse().ok()).collect();
+            let last = part.end.checked_sub(1);
+            let said = numbers == [Some(part.start), last, Some(size)] || numbers == [Some(part.start), last];
+            prop_assert!(said || !is_part(&range, &part, size), "{range:?} is taken for {part:?} of {size}");
+        }
+
+        #[test]
+        fn the_part_itself_is_taken(start: u64, length in 1_u64.., more: u64) {
+            let end = start.saturating_add(length);
+            let size = end.saturating_add(more);
+            prop_assume!(start < end);
+            let last = end - 1;
+            for range in [format!("bytes {start}-{last}/{size}"), format!("bytes {start}-{last}/*")] {
+                prop_assert!(is_part(&range, &(start..end), size), "{range}");
+            }
         }
     }
 }

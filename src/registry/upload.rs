@@ -207,7 +207,8 @@ impl Session {
     }
 
     /// Asks how far an upload has come, which [`Upload::save`] had written down: where to go on, and how many bytes the registry
-    /// has. None: it does not know the upload any more, or does not tell.
+    /// has. None: it does not know the upload any more, does not tell, or cannot make sense of what it has (500). None too when
+    /// a Location elsewhere cannot be asked: only a new upload shows whether the registry itself is in trouble.
     ///
     /// # Errors
     /// As any request.
@@ -218,12 +219,21 @@ impl Session {
         let Ok(location) = location.parse::<Url>() else { return Ok(None) };
         let upload = Upload { location, repository: repository.clone(), own, mount_refused: false, least_chunk: 0 };
         let call = self.about_upload(&upload, Method::GET).await?;
-        let answer = self.exchange(&call).await?;
+        let answer = match self.exchange(&call).await {
+            Ok(answer) => answer,
+            Err(error) if !own => {
+                tracing::debug!(%error, "an upload elsewhere cannot be asked for");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         match answer.status {
             StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::ACCEPTED => {
                 let Some(offset) = answer.header(RANGE).and_then(received) else { return Ok(None) };
                 Ok(Some((self.moved_on(&call.what, &upload, &answer)?, offset)))
             }
+            _ if !own => Ok(None),
+            StatusCode::INTERNAL_SERVER_ERROR => Ok(None),
             StatusCode::UNAUTHORIZED => {
                 Err(answer.error(&call.what, "").classed(Class::Retry { after: Some(Duration::ZERO) }))
             }
@@ -432,6 +442,7 @@ fn upload_error(what: &str, answer: &Answer, identity: Option<&str>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::received;
+    use proptest::prelude::*;
 
     #[test]
     fn what_a_registry_has_is_read_from_its_range() {
@@ -448,6 +459,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(received(range), bytes, "{range:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_of_the_corpus_never_gives_more_than_it_says(range in crate::corpus::mutated_lines("range")) {
+            let Some(bytes) = received(&range) else { return Ok(()) };
+            let last = bytes.saturating_sub(1).to_string();
+            prop_assert!(range.contains(&last), "{bytes} of {range:?}");
+            let from_start = range.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '-' && c != '+');
+            prop_assert!(from_start.trim_start_matches('+').starts_with('0'), "{bytes} of {range:?}");
+        }
+
+        #[test]
+        fn what_a_registry_has_is_read_back(last in 1_u64..u64::MAX) {
+            prop_assert_eq!(received(&format!("0-{last}")), Some(last + 1));
+            prop_assert_eq!(received(&format!("bytes=0-{last}")), Some(last + 1));
+            prop_assert_eq!(received(&format!("1-{last}")), None);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::content::{Broken, Checked, PIECES_WAITING, body};
 use super::download::BlobContent;
 use super::ledger::{UploadTurn, Uploaded};
 use super::plan::Blob;
-use super::send::{Moved, pump};
+use super::send::{Moved, Unsent, pump};
 use crate::job::{Class, How, Stage};
 use crate::oci::{Repository, Verifier};
 use crate::registry::{Session, Upload};
@@ -124,7 +124,10 @@ impl Way {
             match self.send_chunk(session, &upload, blob, (offset, chunk), &mut content, &mut moved).await {
                 Ok((next, committed)) if committed == end => (upload, offset) = (next, end),
                 Ok((_, committed)) => return Err(self.out_of_step(blob, committed, end)),
-                Err(trouble) => return Err(given_up(upload, trouble, false).await),
+                Err(unsent) => {
+                    let (trouble, forget) = unmoved(unsent, resumed, offset);
+                    return Err(given_up(upload, trouble, forget).await);
+                }
             }
             self.note(repository, blob, &upload, offset, content.mark()).await?;
         }
@@ -132,7 +135,11 @@ impl Way {
         let left = blob.size - offset;
         match self.send_last(session, upload.clone(), blob, left, content, moved).await {
             Ok(()) => Ok(if resumed > 0 { Brought { how: How::Resumed, resumed } } else { How::Copied.into() }),
-            Err(unsent) => Err(given_up(upload, unsent.trouble, unsent.lost).await),
+            Err(unsent) => {
+                let lost = unsent.lost;
+                let (trouble, forget) = unmoved(unsent, resumed, offset);
+                Err(given_up(upload, trouble, lost || forget).await)
+            }
         }
     }
 
@@ -153,7 +160,7 @@ impl Way {
         (offset, size): (u64, u64),
         content: &mut Checked<BlobContent>,
         moved: &mut Moved<'_>,
-    ) -> Result<(Upload, u64), Trouble> {
+    ) -> Result<(Upload, u64), Unsent> {
         let (sender, receiver) = mpsc::channel(PIECES_WAITING);
         let sending = session.send_chunk(upload, offset, size, body(receiver, size));
         tokio::pin!(sending);
@@ -162,17 +169,19 @@ impl Way {
             read = pump(content, size, sender, moved, &self.bandwidth) => read,
             early = &mut sending => {
                 return Err(match early {
-                    Err(cause) => self.not_finished(blob, &cause).trouble,
-                    Ok(_) => self.answered_early(blob),
+                    Err(cause) => self.not_finished(blob, &cause),
+                    Ok(_) => self.answered_early(blob).into(),
                 });
             }
         };
         match read {
-            Ok(_) => sending.await.map_err(|cause| self.not_finished(blob, &cause).trouble),
-            Err(broken) => Err(self.broken(blob, broken)),
+            Ok(_) => sending.await.map_err(|cause| self.not_finished(blob, &cause)),
+            Err(broken) => Err(self.broken(blob, broken).into()),
         }
     }
 
+    /// Notes how far the upload is. A blob that is too small for a turn has no place in the ledger, and begins anew when it is
+    /// cut.
     async fn note(
         &self,
         repository: &Repository,
@@ -181,6 +190,9 @@ impl Way {
         committed: u64,
         midstate: Option<Vec<u8>>,
     ) -> Result<(), Trouble> {
+        if blob.size < TURN_FROM_BYTES {
+            return Ok(());
+        }
         let uploaded = Uploaded { location: upload.save(), committed, midstate: midstate.unwrap_or_default() };
         if self.ledger.note(repository, &blob.digest, uploaded).await {
             return Ok(());
@@ -205,6 +217,16 @@ impl Way {
             self.ledger.end(repository, &blob.digest).await;
         }
         trouble
+    }
+}
+
+/// What a failed upload means, and whether it is forgotten: one that was found again and whose next bytes are refused just where
+/// the registry said that it stands would be refused there for ever.
+fn unmoved(unsent: Unsent, resumed: u64, offset: u64) -> (Trouble, bool) {
+    let forget = resumed > 0 && offset == resumed && unsent.refused;
+    match unsent.trouble {
+        Trouble::Other { error, .. } if forget => (Trouble::Other { error, again: true }, true),
+        trouble => (trouble, forget),
     }
 }
 

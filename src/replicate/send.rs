@@ -23,13 +23,15 @@ pub(super) struct Unsent {
     pub trouble: Trouble,
     /// The registry has forgotten it, or will not have what it got.
     pub lost: bool,
+    /// The registry will not have what was sent there, and waiting changes nothing.
+    pub refused: bool,
     /// The registry is there and may be told to forget it.
     told: bool,
 }
 
 impl From<Trouble> for Unsent {
     fn from(trouble: Trouble) -> Self {
-        Self { trouble, lost: false, told: false }
+        Self { trouble, lost: false, refused: false, told: false }
     }
 }
 
@@ -180,7 +182,10 @@ impl Way {
         let lost = upload_was_lost(cause);
         let error = self.failed(blob, cause);
         let again = lost || (matches!(error.class, Class::Retry { .. }) && !cause.is_exhausted());
-        Unsent { trouble: Trouble::Other { error, again }, lost, told: cause.status().is_some() && !lost }
+        // Not one that is about who asks or how often.
+        let refused =
+            cause.status().is_some_and(|status| matches!(status, 400..500) && ![401, 403, 408, 429].contains(&status));
+        Unsent { trouble: Trouble::Other { error, again }, lost, refused, told: cause.status().is_some() && !lost }
     }
 
     /// Whoever answered may still keep what it got and is told to forget it; whoever did not answer is not waited for a second

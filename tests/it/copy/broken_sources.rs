@@ -245,3 +245,15 @@ fn a_slow_source_is_no_broken_one() {
     scene.source.fault(Matcher::new("GET", scene.large()), slow);
     scene.recovers();
 }
+
+/// A byte now and then is no silence, and would hold a place for ever.
+#[test]
+fn a_source_that_trickles_is_asked_again() {
+    let scene = scene();
+    let trickle = Fault::SlowBody { chunk: 1, delay: Duration::from_millis(50) };
+    scene.source.fault(Matcher::new("GET", scene.large()), trickle);
+    let binary = binary().env("FREIGHTLINER_REGISTRY_IDLE_TIMEOUT_SECS", "1");
+    replicated(&binary, &scene.from, &scene.to, &[]);
+    assert_whole(&scene.destination, "b", "v1", &scene.image);
+    assert_eq!(scene.source.count("GET", scene.large()), 2);
+}

@@ -6,6 +6,7 @@
 mod anonymous;
 mod auth;
 mod broken_sources;
+mod chaos;
 mod destinations;
 mod findings;
 mod hints;

@@ -196,3 +196,52 @@ fn an_upload_that_lacks_only_its_end_is_ended() {
     assert_eq!((&job["attempt"], reported(&job, "bytes_resumed")), (&1.into(), LAYER), "{job:#}");
     assert!(scene.sent() <= LAYER + MIB, "{} bytes were sent", scene.sent());
 }
+
+#[test]
+fn an_upload_that_is_refused_just_where_it_is_said_to_stand_begins_anew() {
+    let scene = Scene::new();
+    let id = scene.enqueue();
+    scene.kill_after(1, MIB);
+    let requests = scene.destination.requests();
+    let path = &requests.iter().find(|request| request.method == "PATCH").unwrap().path;
+    let upload = path.split('?').next().unwrap();
+    scene.destination.fault(Matcher::new("PATCH", upload).always(), Fault::status(416));
+    scene.binary.run(&["work", "--drain"]).success();
+    scene.destination.assert_holds("b", "v1", &scene.image);
+    assert_eq!(reported(&scene.job(&id), "blobs_resumed"), 0);
+}
+
+/// A copy of a layer of `size` bytes to a registry whose chunks are of half a mebibyte.
+fn copy_in_small_chunks(size: u64, prepare: impl FnOnce(&Fake)) -> (Fake, Image) {
+    let (source, destination, binary) =
+        (Fake::start(), Fake::start(), binary().env("FREIGHTLINER_RETRY_BASE_MS", "10"));
+    let image = ImageBuilder::oci(1).raw_layer(media::OCI_LAYER, Content::seeded(9, size)).build();
+    source.put_image("a", "v1", &image);
+    prepare(&destination);
+    let config = binary.home().join("config.toml");
+    let text = format!("[registries.\"{}\"]\nchunk_bytes = {}\n", destination.authority(), MIB / 2);
+    std::fs::write(&config, text).unwrap();
+    let (from, to) = (source.reference("a", "v1"), destination.reference("b", "v1"));
+    binary.run(&["replicate", &from, &to, "--config", config.to_str().unwrap(), "-o", "json"]).success();
+    (destination, image)
+}
+
+#[test]
+fn a_blob_that_is_too_small_to_be_noted_goes_up_in_chunks_all_the_same() {
+    let (destination, image) = copy_in_small_chunks(MIB / 2 + 1, |_| ());
+    assert_whole(&destination, "b", "v1", &image);
+    let sent = destination.requests().into_iter().filter(|request| request.method == "PATCH").count();
+    assert_eq!(sent, 1);
+}
+
+#[test]
+fn an_upload_that_was_sent_elsewhere_where_nobody_is_begins_anew() {
+    let gone = Fault::ForeignLocation("http://127.0.0.1:9".to_owned());
+    let (destination, image) = copy_in_small_chunks(2 * MIB, |destination| {
+        destination.fault(Matcher::new("PATCH", "/blobs/uploads/"), gone);
+    });
+    // The upload that it lost stays open there: nobody can say where it is.
+    destination.assert_holds("b", "v1", &image);
+    let begun = destination.requests().into_iter().filter(|request| request.method == "POST").count();
+    assert!(begun >= 3, "{begun} uploads were begun, for the config and twice for the layer");
+}

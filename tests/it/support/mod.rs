@@ -9,6 +9,7 @@
 #![allow(dead_code, reason = "the rig offers more than the tests of the day use")]
 
 pub mod binary;
+pub mod chaos;
 pub mod cluster;
 pub mod content;
 pub mod database;

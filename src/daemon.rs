@@ -1,4 +1,4 @@
-//! Composes worker and sweeper under one supervisor, and follows one job for one-shot commands.
+//! Composes worker, scheduler and sweeper under one supervisor, and follows one job for one-shot commands.
 //!
 //! All tasks of the program are started here or in the worker, in sets that are awaited. The order at the start is fixed:
 //! known to the database, swept by proof, then the first claim.
@@ -6,6 +6,7 @@
 use crate::clock::BootTime;
 use crate::job::{Job, JobId, State};
 use crate::replicate::Attempt;
+use crate::schedule::Scheduler;
 use crate::shutdown::{Shutdown, Signal, Signals};
 use crate::store::{Claim, ClaimRequest, Error as StoreError, Store};
 use crate::sweep::{self, Sweeper, Upkeep};
@@ -53,6 +54,11 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let shutdown = Shutdown::default();
     let presence = Arc::new(start(&parts, parts.settings.concurrency).await?);
+    if drain {
+        // What is due already is part of what there is to do.
+        let mut scheduler = Scheduler::new(parts.store.clone(), parts.clock.clone());
+        while scheduler.tick().await?.more {}
+    }
     let mut tasks = keepers(&parts, &presence, &shutdown);
     let (worker, until) = (Worker::new(parts.clone(), presence.clone()), shutdown.clone());
     tasks.spawn(async move { worker.run(&until, drain).await.map(Some) });
@@ -70,7 +76,7 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
                     ended.worked = worked;
                     shutdown.now();
                 }
-                // Sweeper and upkeep end as soon as nothing new is taken; running copies still have their grace.
+                // Scheduler, sweeper and upkeep end as soon as nothing new is taken; running copies still have their grace.
                 Some(Ok(Ok(None))) => {}
                 Some(Ok(Err(error))) => {
                     failure = Some(Error::Store(error));
@@ -100,7 +106,7 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     failure.map_or(Ok(ended), Err)
 }
 
-/// Sweeper and upkeep, which go on beside the worker until nothing new is taken.
+/// Scheduler, sweeper and upkeep, which go on beside the worker until nothing new is taken.
 fn keepers(parts: &Parts, presence: &Presence, shutdown: &Shutdown) -> JoinSet<Result<Option<Worked>, StoreError>> {
     let mut tasks = JoinSet::new();
     let sweeper = Sweeper::new(
@@ -123,6 +129,11 @@ fn keepers(parts: &Parts, presence: &Presence, shutdown: &Shutdown) -> JoinSet<R
     let (upkeep, until) = (Upkeep::new(parts.store.clone(), parts.clock.clone()), shutdown.clone());
     tasks.spawn(async move {
         upkeep.run(until).await;
+        Ok(None)
+    });
+    let (scheduler, until) = (Scheduler::new(parts.store.clone(), parts.clock.clone()), shutdown.clone());
+    tasks.spawn(async move {
+        scheduler.run(until).await;
         Ok(None)
     });
     tasks

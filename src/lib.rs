@@ -32,8 +32,13 @@ pub mod layout;
 pub mod oci;
 pub mod registry;
 pub mod replicate;
+pub mod schedule;
 pub mod shutdown;
 pub mod store;
 pub mod sweep;
 pub mod tempfiles;
 pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/corpus/mod.rs"]
+mod corpus;

@@ -16,9 +16,8 @@ use std::ffi::{OsStr, OsString};
 const OTHER_TOOLS: &str = "syft/grype/skopeo";
 
 /// Commands that are not there yet, below the command that they belong to, and what to use instead.
-const ABSENT: [(&str, &str, Option<&str>); 18] = [
+const ABSENT: [(&str, &str, Option<&str>); 17] = [
     ("", "serve", None),
-    ("", "schedule", None),
     ("", "replicate-tree", None),
     ("", "sync", None),
     ("", "batch", None),
@@ -83,7 +82,7 @@ fn end(result: Result, format: Format) -> u8 {
 }
 
 /// clap's error as one line and a hint.
-fn usage(error: &clap::Error) -> Error {
+pub(super) fn usage(error: &clap::Error) -> Error {
     let text = error.render().to_string();
     let message = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => "no command was given",
@@ -164,7 +163,7 @@ mod tests {
         for line in [
             "serve",
             "serve --api-key-auth --port 8080 -o file",
-            "-o json schedule add nightly --cron x -- a b",
+            "-o json mirror run nightly -- a b",
             "--database sqlite:x checkpoint export --id 7 -o out.json",
             "db prune --older-than 3d",
             "login registry -u a -p b",
@@ -211,6 +210,7 @@ mod tests {
             "jobs retry --state failed --failed-class denied --source a -o json",
             "jobs prune --older-than 30d --state failed -o json",
             "queue limit a none -o json",
+            "schedule next nightly -n 3 -o json",
             "db restore --in-place -o json",
             "inspect --raw alpine --format json -o json",
         ] {
@@ -244,6 +244,14 @@ mod tests {
             "queue limit a",
             "queue limit a 0",
             "queue limit a -1",
+            "schedule add x -- a b",
+            "schedule add x --cron @daily --every 1h -- a b",
+            "schedule add x --every 1 -- a b",
+            "schedule add x --every 1h --missed never -- a b",
+            "schedule add x --every 1h --overlap never -- a b",
+            "schedule add x --every 1h a b",
+            "schedule next",
+            "schedule next x -n 0",
             "db backup",
             "db copy-to",
             "db restore",

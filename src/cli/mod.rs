@@ -33,6 +33,7 @@ mod progress;
 mod queue;
 mod replicate;
 mod report;
+mod schedule;
 mod sql;
 mod sweep;
 mod version;
@@ -128,6 +129,9 @@ pub enum Command {
     /// Look at queues, pause and limit them.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Have copies made again and again.
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Look at who works.
     #[command(subcommand)]
     Workers(workers::WorkersCommand),
@@ -287,6 +291,7 @@ async fn execute(context: &mut Context, command: Command) -> Result {
         Command::Work(arguments) => work::run(context, arguments).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Queue(command) => queue::run(context, command).await,
+        Command::Schedule(command) => schedule::run(context, command).await,
         Command::Workers(command) => workers::run(context, command).await,
         Command::Sweep(arguments) => sweep::run(context, &arguments).await,
         Command::Inspect(arguments) => inspect::run(context, &arguments).await,

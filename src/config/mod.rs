@@ -7,6 +7,7 @@
 //!
 //! This module never writes the environment, and never opens a database or a connection.
 
+mod duration;
 mod file;
 pub mod logging;
 mod paths;
@@ -14,6 +15,7 @@ mod rate;
 mod registries;
 pub mod settings;
 
+pub use duration::duration;
 pub use paths::ensure_private_dir;
 pub use rate::rate;
 

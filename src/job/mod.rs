@@ -2,7 +2,7 @@
 //!
 //! A job asks for one source reference to be copied to one destination. It lives in one row; [`state`] holds the table of
 //! what may happen to it, [`retry`] the decision after a failed attempt, [`options`] what a row may ask for,
-//! [`progress`] what an attempt did, and [`replay`] what a history says of its row. Whether a job is *equal* to another, or
+//! [`progress`] what an attempt did, [`schedule`] what is asked for again and again, and [`replay`] what a history says of its row. Whether a job is *equal* to another, or
 //! *the same target*, is a question of canonical references, answered once by [`NewJob::parse`].
 
 pub mod large;
@@ -11,6 +11,7 @@ pub mod options;
 pub mod progress;
 pub mod replay;
 pub mod retry;
+pub mod schedule;
 pub mod state;
 
 pub use new::{
@@ -19,6 +20,7 @@ pub use new::{
 pub use options::{CopyOptions, PlatformMode, Referrers};
 pub use progress::{Failure, How, Progress, ProgressCounter, Report, Stage, Transfer};
 pub use retry::Class;
+pub use schedule::{Missed, NewSchedule, Overlap, Schedule, ScheduleId};
 pub use state::{Event, IllegalTransition, State};
 
 use crate::clock::UnixMillis;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What is copied, parents before children. Workers and temporary files belong to the old database.
-pub(super) const TABLES: [&str; 11] = [
+pub(super) const TABLES: [&str; 13] = [
     "queues",
     "queue_changes",
     "jobs",
@@ -24,6 +24,8 @@ pub(super) const TABLES: [&str; 11] = [
     "prunes",
     "pruned_jobs",
     "restores",
+    "schedules",
+    "schedule_occurrences",
 ];
 /// Bytes of a source or destination.
 const REFERENCE_BYTES: usize = 4096;
@@ -178,11 +180,13 @@ fn fitting(table: &str, column: &str, bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
     let changed = text.as_bytes() != bytes;
     match (table, column) {
-        ("jobs", "options") => options(text),
+        ("jobs" | "schedules", "options") => options(text),
         ("jobs", "report") | ("job_events", "detail") => document(text),
-        ("jobs", "source" | "destination") => shortened(text, REFERENCE_BYTES),
+        ("jobs" | "schedules", "source" | "destination") => shortened(text, REFERENCE_BYTES),
         // What names something stays apart from all others, and the same wherever it stands.
-        ("jobs" | "queue_changes", "queue") | ("queues", "name") if changed => distinct(&text, bytes, QUEUE_CHARS),
+        ("jobs" | "queue_changes" | "schedules", "queue") | ("queues", "name") if changed => {
+            distinct(&text, bytes, QUEUE_CHARS)
+        }
         ("jobs", "idempotency_key") | ("idempotency_keys", "key") if changed => distinct(&text, bytes, KEY_CHARS),
         _ => text,
     }

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::clock::UnixMillis;
-use crate::job::{Job, JobId, State, rfc3339, rfc3339_option};
+use crate::job::{Job, JobId, Schedule, State, rfc3339, rfc3339_option};
 use serde::Serialize;
 
 /// What there is to do, at one look.
@@ -16,6 +16,28 @@ pub struct Waiting {
     pub pending: bool,
     /// The smallest time of the scheduled jobs.
     pub next_run_at: Option<UnixMillis>,
+}
+
+/// Schedules that are due, at one look.
+#[derive(Debug, Clone)]
+pub struct SchedulesDue {
+    /// The time of the look, by the clock that decides.
+    pub now: UnixMillis,
+    /// Those whose time has come, and those that nobody has looked at yet.
+    pub schedules: Vec<Schedule>,
+    /// The earliest time of all.
+    pub next_at: Option<UnixMillis>,
+}
+
+/// What an operator does to a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScheduleChange {
+    /// It makes no job until it is resumed.
+    Pause,
+    /// It counts from now on; what made it faulty is looked at again.
+    Resume,
+    /// It is there no more; its history stays.
+    Remove,
 }
 
 /// What an intake step did.

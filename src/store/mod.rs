@@ -26,13 +26,15 @@ pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Set
 pub use ledger::{BlobPlace, BlobSeen, UploadState, UploadTurn};
 pub use look::{
     Copied, DatabaseInfo, DestinationMoved, Edit, Finding, Intake, JobEvent, JobFilter, LatePublication, Prunable,
-    Pruned, Published, QueueChange, QueueRow, Remark, Restored, Retention, Selection, Stats, Table, Waiting, Why,
+    Pruned, Published, QueueChange, QueueRow, Remark, Restored, Retention, ScheduleChange, SchedulesDue, Selection,
+    Stats, Table, Waiting, Why,
 };
 pub use standing::{Standing, Stood};
 pub use url::{DatabaseUrl, PostgresUrl};
 
 use crate::clock::{Clock, UnixMillis};
-use crate::job::{Enqueued, Job, JobId, NewJob, State, Transfer};
+use crate::job::schedule::{Firing, Occurrence};
+use crate::job::{Enqueued, Job, JobId, NewJob, NewSchedule, Schedule, ScheduleId, State, Transfer};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -343,6 +345,69 @@ impl Store {
         limit: u32,
     ) -> Result<u64, Error> {
         on!(self, store => store.ledger_trim(uploads_before, blobs_before, limit).await)
+    }
+
+    /// Writes a schedule down. None: there is one of this name.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn schedule_add(&self, schedule: NewSchedule, actor: &str) -> Result<Option<ScheduleId>, Error> {
+        on!(self, store => store.schedule_add(schedule, actor).await)
+    }
+
+    /// The schedules, by name; with a name that one, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn schedules(&self, name: Option<&str>) -> Result<Vec<Schedule>, Error> {
+        on!(self, store => store.schedules(name).await)
+    }
+
+    /// Pauses, resumes or removes a schedule. False: it was so already. None: there is no schedule of this name.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn schedule_change(
+        &self,
+        name: &str,
+        change: ScheduleChange,
+        actor: &str,
+    ) -> Result<Option<bool>, Error> {
+        on!(self, store => store.schedule_change(name, change, actor).await)
+    }
+
+    /// Schedules whose time has come or that nobody has looked at yet, at most `limit`, earliest first.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn schedules_due(&self, limit: u32) -> Result<SchedulesDue, Error> {
+        on!(self, store => store.schedules_due(limit).await)
+    }
+
+    /// Moves schedules on to their next times and makes the jobs of those that are due, in one transaction. A schedule that is not
+    /// as it was seen is left alone, and a time that was dealt with stays so: however many fire, each time fires once. Returns
+    /// the times that this call dealt with.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]; then nothing of it is done, unless the message says that this is not known.
+    pub async fn schedules_fire(&self, firings: Vec<Firing>, actor: &str) -> Result<Vec<Occurrence>, Error> {
+        on!(self, store => store.schedules_fire(firings, actor).await)
+    }
+
+    /// What became of the times of a schedule, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn schedule_occurrences(&self, schedule: ScheduleId, limit: u32) -> Result<Vec<Occurrence>, Error> {
+        on!(self, store => store.schedule_occurrences(schedule, limit).await)
+    }
+
+    /// Jobs of a schedule that are not finished and older than `job`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn schedule_older(&self, schedule: ScheduleId, job: JobId) -> Result<Vec<JobId>, Error> {
+        on!(self, store => store.schedule_older(schedule, job).await)
     }
 
     /// Registered temporary files of a worker.

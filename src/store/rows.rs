@@ -3,6 +3,7 @@
 use super::{BlobSeen, Error, JobEvent, UploadState, WorkerRow};
 use crate::clock::UnixMillis;
 use crate::job::replay::{Entry, Facts};
+use crate::job::schedule::{Occurrence, Schedule};
 use crate::job::{Failure, Job, Kind, Progress};
 use sqlx::Row;
 
@@ -89,6 +90,45 @@ fn json(text: String) -> serde_json::Value {
 
 fn unreadable(column: &str, why: impl std::fmt::Display) -> Error {
     Error::Unusable(format!("a row cannot be read: {column}: {why}"))
+}
+
+/// A schedule from the columns that every statement of schedules selects.
+pub(super) fn schedule(row: &impl Columns) -> Result<Schedule, Error> {
+    Ok(Schedule {
+        id: row.int("id")?,
+        name: row.text("name")?,
+        timing: row.text("timing")?,
+        timezone: row.text("timezone")?,
+        jitter_ms: row.int("jitter_ms")?,
+        missed: row.text("missed")?,
+        overlap: row.text("overlap")?,
+        source: row.text("source")?,
+        destination: row.text("destination")?,
+        options: json(row.text("options")?),
+        queue: row.text("queue")?,
+        priority: row.int("priority")?,
+        max_attempts: row.int("max_attempts")?,
+        base_at: UnixMillis(row.int("base_at")?),
+        created_at: UnixMillis(row.int("created_at")?),
+        next_at: row.time("next_at")?,
+        last_at: row.time("last_at")?,
+        paused_at: row.time("paused_at")?,
+        ended_at: row.time("ended_at")?,
+        fault: row.text_option("fault")?,
+    })
+}
+
+/// What became of a time of a schedule.
+pub(super) fn occurrence(row: &impl Columns) -> Result<Occurrence, Error> {
+    let outcome = row.text("outcome")?;
+    Ok(Occurrence {
+        schedule: row.int("schedule_id")?,
+        at: UnixMillis(row.int("at")?),
+        fate: outcome.parse().map_err(|error| unreadable("outcome", error))?,
+        job: row.int_option("job_id")?,
+        decided_at: UnixMillis(row.int("decided_at")?),
+        detail: row.text_option("detail")?,
+    })
 }
 
 /// A job from the columns that every statement of jobs selects.

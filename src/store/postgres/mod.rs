@@ -23,6 +23,7 @@ mod migrate;
 mod operate;
 mod queue;
 mod read;
+mod schedule;
 mod sql;
 pub(super) mod statements;
 mod steer;

@@ -4,7 +4,7 @@
 //! rows take arrays, so that one text serves any number. Those that touch rows of running jobs pass over rows that somebody
 //! else has locked, and say so, so that one such row does not stop the others.
 
-use crate::store::statements::{job_columns, statements};
+use crate::store::statements::{job_columns, schedule_columns, schedule_waits, statements};
 
 /// The database's clock, or the test's. A subquery, because an index is not asked with a function that may change its mind.
 macro_rules! now {
@@ -484,4 +484,78 @@ statements! {
     /// A text that differs when any transaction that wrote was committed between two looks: before its commit it is under way
     /// in the snapshot or not begun, afterwards it is neither.
     SNAPSHOT = "SELECT CAST(pg_current_snapshot() AS TEXT) AS snapshot";
+
+    /// A new schedule, if its name is free. $1 name, $2 timing, $3 time zone, $4 jitter, $5 missed, $6 overlap, $7 source,
+    /// $8 destination, $9 options, $10 queue, $11 priority, $12 max attempts, $13 whether paused, $14 now, $15 actor.
+    SCHEDULE_ADD = concat!("INSERT INTO schedules (name, timing, timezone, jitter_ms, missed, overlap, source, destination, \
+            options, queue, priority, max_attempts, paused_at, created_at, base_at, change_seq, change_actor) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13::BOOLEAN THEN ", now!("$14"), " END, ",
+        now!("$14"), ", ", now!("$14"), ", 1, $15) ON CONFLICT (name) WHERE removed_at IS NULL DO NOTHING RETURNING id");
+
+    /// The schedules, by name. $1 one name or NULL for all.
+    SCHEDULES = concat!("SELECT ", schedule_columns!(), " FROM schedules \
+        WHERE removed_at IS NULL AND ($1::TEXT IS NULL OR name = $1) ORDER BY name");
+
+    /// Schedules whose time has come, or that nobody has looked at yet. $1 now, $2 limit.
+    SCHEDULES_DUE = concat!("SELECT ", schedule_columns!(), " FROM schedules WHERE ", schedule_waits!(), " \
+        AND (next_at IS NULL OR next_at <= ", now!("$1"), ") ORDER BY next_at LIMIT $2::BIGINT");
+
+    /// The earliest time of all schedules, and the time. $1 now.
+    SCHEDULES_NEXT = concat!("SELECT MIN(next_at) AS next_at, ", now!("$1"), " AS now FROM schedules WHERE ", schedule_waits!());
+
+    /// $1 name, $2 now, $3 actor.
+    SCHEDULE_PAUSE = concat!("UPDATE schedules SET paused_at = ", now!("$2"), ", change_seq = change_seq + 1, change_actor = $3 \
+        WHERE name = $1 AND removed_at IS NULL AND paused_at IS NULL RETURNING id");
+
+    /// It counts from now on. $1 name, $2 now, $3 actor.
+    SCHEDULE_RESUME = concat!("UPDATE schedules SET paused_at = NULL, fault = NULL, base_at = ", now!("$2"), ", next_at = NULL, \
+        change_seq = change_seq + 1, change_actor = $3 \
+        WHERE name = $1 AND removed_at IS NULL AND (paused_at IS NOT NULL OR fault IS NOT NULL) RETURNING id");
+
+    /// $1 name, $2 now, $3 actor.
+    SCHEDULE_REMOVE = concat!("UPDATE schedules SET removed_at = ", now!("$2"), ", change_seq = change_seq + 1, change_actor = $3 \
+        WHERE name = $1 AND removed_at IS NULL RETURNING id");
+
+    /// Schedules go on to their next times, those that are as they were seen, and what became of their times is written down,
+    /// with the jobs. Of schedules: $1 ids, $2 next times seen, $3 bases seen (NULL: by hand), $4 next times, $5 faults. Of
+    /// times: $6 schedules, $7 times, $8 outcomes, $9 when jobs start, $10 details. $11 actor, $12 now.
+    SCHEDULES_FIRE = concat!("WITH clock AS MATERIALIZED (SELECT ", now!("$12"), " AS now), \
+        moved AS (UPDATE schedules AS s SET \
+            next_at = CASE WHEN w.base IS NULL THEN s.next_at ELSE w.next_at END, \
+            last_at = CASE WHEN w.base IS NULL THEN s.last_at ELSE COALESCE( \
+                (SELECT MAX(t.at) FROM unnest($6::BIGINT[], $7::BIGINT[]) AS t (id, at) WHERE t.id = w.id), s.last_at) END, \
+            ended_at = CASE WHEN w.base IS NOT NULL AND w.next_at IS NULL AND w.fault IS NULL THEN clock.now ELSE s.ended_at END, \
+            fault = COALESCE(w.fault, s.fault) \
+            FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::TEXT[]) AS w (id, seen, base, next_at, fault), \
+                clock \
+            WHERE s.id = w.id AND s.removed_at IS NULL AND (w.base IS NULL OR s.next_at IS NOT DISTINCT FROM w.seen \
+                AND s.base_at = w.base AND s.paused_at IS NULL AND s.ended_at IS NULL AND s.fault IS NULL) \
+            RETURNING s.id, s.overlap, s.source, s.destination, s.options, s.queue, s.priority, s.max_attempts, \
+                w.base IS NULL AS by_hand), \
+        planned AS MATERIALIZED (SELECT m.*, o.at, o.run_at, o.detail, 'schedule:' || m.id || ':' || o.at AS key, CASE \
+                WHEN o.outcome = 'fired' AND NOT m.by_hand AND (m.overlap = 'skip' AND EXISTS (SELECT FROM jobs AS j \
+                        WHERE j.schedule_id = m.id AND j.state IN ('scheduled', 'pending', 'running')) \
+                    OR m.overlap = 'queue' AND EXISTS (SELECT FROM jobs AS j \
+                        WHERE j.schedule_id = m.id AND j.state IN ('scheduled', 'pending'))) \
+                THEN 'overlapped' ELSE o.outcome END AS outcome \
+            FROM unnest($6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::BIGINT[], $10::TEXT[]) AS o (id, at, outcome, run_at, detail) \
+            JOIN moved AS m ON m.id = o.id \
+            WHERE NOT EXISTS (SELECT FROM schedule_occurrences AS x WHERE x.schedule_id = o.id AND x.at = o.at)), \
+        made AS (INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
+                schedule_id, idempotency_key, change_seq, change_actor, change_reason) \
+            SELECT source, destination, options, CASE WHEN run_at > clock.now THEN 'scheduled' ELSE 'pending' END, queue, \
+                priority, max_attempts, run_at, clock.now, id, key, 1, $11, 'scheduled' \
+            FROM planned, clock WHERE outcome = 'fired' ORDER BY id, at RETURNING id, idempotency_key), \
+        noted AS (INSERT INTO schedule_occurrences (schedule_id, at, outcome, job_id, decided_at, actor, detail) \
+            SELECT p.id, p.at, p.outcome, made.id, clock.now, $11, p.detail \
+            FROM clock, planned AS p LEFT JOIN made ON made.idempotency_key = p.key \
+            RETURNING schedule_id, at, outcome, job_id, decided_at, detail) \
+        SELECT schedule_id, at, outcome, job_id, decided_at, detail FROM noted ORDER BY schedule_id, at");
+
+    /// What became of the times of a schedule, newest first. $1 id, $2 limit.
+    SCHEDULE_OCCURRENCES = "SELECT schedule_id, at, outcome, job_id, decided_at, detail FROM schedule_occurrences \
+        WHERE schedule_id = $1 ORDER BY at DESC LIMIT $2::BIGINT";
+
+    /// Jobs of a schedule that are not finished, older than one of them. $1 id, $2 that job.
+    SCHEDULE_OLDER = "SELECT id FROM jobs WHERE schedule_id = $1 AND id < $2 AND state IN ('scheduled', 'pending', 'running')";
 }

@@ -21,6 +21,7 @@ mod operate;
 mod queue;
 mod read;
 mod reading;
+mod schedule;
 mod snapshots;
 mod sql;
 mod steer;

@@ -3,9 +3,8 @@
 use super::{error, number};
 use crate::support::binary::Binary;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 11] = [
     "serve",
-    "schedule list",
     "replicate-tree a b",
     "sync --config x",
     "batch list",

@@ -12,6 +12,7 @@ mod progress;
 mod prune;
 mod queues;
 mod references;
+mod schedules;
 mod set_up;
 mod sql;
 mod steer;

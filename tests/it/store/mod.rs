@@ -21,6 +21,7 @@ mod sqlite {
     mod order;
     mod retention;
     mod rules;
+    mod schedules;
     mod standing;
     mod sweeping;
     mod upgrades;
@@ -44,6 +45,7 @@ mod postgres {
     mod order;
     mod retention;
     mod rules;
+    mod schedules;
     mod server;
     mod standing;
     mod sweeping;

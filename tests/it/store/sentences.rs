@@ -290,6 +290,31 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("changed", "Noticed within", &["commits_of_others_are_noticed"]),
     ("changed", "Safe to drop", &["commits_of_others_are_noticed"]),
     ("is_closed", "Nothing can", &["what_was_acknowledged_is_there_after_closing"]),
+    ("schedule_add", "Writes a schedule", &["a_schedule_that_was_written_down_is_read_back_and_its_name_is_taken"]),
+    ("schedule_add", "None: there", &["a_schedule_that_was_written_down_is_read_back_and_its_name_is_taken"]),
+    ("schedules", "The schedules, by", &["a_schedule_that_was_written_down_is_read_back_and_its_name_is_taken"]),
+    ("schedule_change", "Pauses, resumes", &["a_schedule_is_paused_resumed_and_removed_and_its_history_stays"]),
+    ("schedule_change", "False: it", &["a_schedule_is_paused_resumed_and_removed_and_its_history_stays"]),
+    ("schedule_change", "None: there", &["a_schedule_is_paused_resumed_and_removed_and_its_history_stays"]),
+    (
+        "schedules_due",
+        "Schedules whose",
+        &["a_time_makes_one_job_and_the_next_one_is_waited_for", "many_that_are_due_at_once_are_all_fired"],
+    ),
+    ("schedules_fire", "Moves schedules", &["a_time_makes_one_job_and_the_next_one_is_waited_for"]),
+    (
+        "schedules_fire",
+        "A schedule that",
+        &["two_that_saw_the_same_fire_it_once", "a_time_that_was_dealt_with_stays_so_when_the_clock_goes_back"],
+    ),
+    ("schedules_fire", "Returns the", &["two_that_saw_the_same_fire_it_once"]),
+    (
+        "schedules_fire",
+        "[`Error::Backend`];",
+        &["a_database_that_stays_locked_is_an_error_and_nothing_of_what_was_asked_is_stored"],
+    ),
+    ("schedule_occurrences", "What became", &["a_time_makes_one_job_and_the_next_one_is_waited_for"]),
+    ("schedule_older", "Jobs of a", &["what_the_last_run_stands_in_the_way_of"]),
 ];
 
 const STANDING: &str = "many_who_enqueue_and_many_claims_left_behind_give_each_job_once";

@@ -13,6 +13,7 @@ mod migrate;
 mod noticed;
 mod power;
 mod retries;
+mod schedules;
 mod server;
 mod shared;
 mod stopped;

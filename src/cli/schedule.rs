@@ -1,0 +1,434 @@
+//! `schedule`: what is enqueued again and again.
+
+use super::arguments::usage;
+use super::copy::CopyArgs;
+use super::error::{Error, Result};
+use super::{Context, when};
+use crate::clock::UnixMillis;
+use crate::job::schedule::{Fate, Firing, Occurrence, Planned};
+use crate::job::{Missed, NewJob, NewSchedule, Overlap, Schedule, parse_row};
+use crate::schedule::{Timing, utc};
+use crate::store::ScheduleChange;
+use clap::Parser;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Times that `schedule show` tells of.
+const SHOWN: u32 = 20;
+/// Most times that `schedule next` computes.
+const MOST_NEXT: i64 = 10_000;
+
+/// Have copies made again and again.
+#[derive(Debug, clap::Subcommand)]
+pub enum ScheduleCommand {
+    /// Write a schedule down; whoever works fires it.
+    Add(AddArgs),
+    /// List schedules and their next times.
+    List,
+    /// Show a schedule, and what became of its last times.
+    Show(NameArgs),
+    /// Show the next times of a schedule.
+    Next(NextArgs),
+    /// Enqueue its job now, also while it is paused; its times stay as they are.
+    Run(NameArgs),
+    /// Let no time of a schedule make a job.
+    Pause(NameArgs),
+    /// Let a paused or mended schedule go on; what it missed meanwhile is not made up for.
+    Resume(NameArgs),
+    /// Remove a schedule; its jobs and its history stay.
+    Remove(NameArgs),
+}
+
+/// One schedule.
+#[derive(Debug, clap::Args)]
+pub struct NameArgs {
+    /// The name of the schedule.
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// One schedule and how far to look.
+#[derive(Debug, clap::Args)]
+pub struct NextArgs {
+    /// The name of the schedule.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// How many times.
+    #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=MOST_NEXT))]
+    count: i64,
+    /// From this time on [default: now].
+    #[arg(long, value_name = "TIME", value_parser = when::time)]
+    after: Option<UnixMillis>,
+}
+
+/// A new schedule.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("timing").required(true))]
+pub struct AddArgs {
+    /// The name of the schedule, unique.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// When: five cron fields (minute hour day month weekday), six with seconds in front, or @hourly, @daily and the like.
+    #[arg(long, value_name = "EXPR", group = "timing")]
+    cron: Option<String>,
+    /// When: each time this much has passed, for example 15m.
+    #[arg(long, value_name = "DURATION", group = "timing", value_parser = when::duration)]
+    every: Option<Duration>,
+    /// When: once, at this time, for example 2026-11-23T06:00:00Z.
+    #[arg(long, value_name = "TIME", group = "timing", value_parser = when::time)]
+    once: Option<UnixMillis>,
+    /// The time zone of the cron fields, for example Europe/Berlin.
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    timezone: String,
+    /// Times at which nobody worked: skip them, make up for them once, or catch-up=N for the last N of them.
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = str::parse::<Missed>)]
+    missed: Missed,
+    /// When the last run is not over: skip this one, queue one, allow both, or cancel the old one.
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = str::parse::<Overlap>)]
+    overlap: Overlap,
+    /// Start each job up to so much later.
+    #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true, value_parser = when::duration)]
+    jitter: Duration,
+    /// Write it down paused.
+    #[arg(long)]
+    paused: bool,
+    /// What to enqueue: SRC DST [options of enqueue].
+    #[arg(last = true, required = true, num_args = 1.., value_name = "SRC DST [OPTIONS]")]
+    what: Vec<String>,
+}
+
+/// What stands behind `--`.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+struct Copy {
+    source: String,
+    destination: String,
+    #[command(flatten)]
+    copy: CopyArgs,
+}
+
+/// Does it.
+///
+/// # Errors
+/// Something that was typed is wrong, there is no such schedule, or the database cannot be used.
+pub async fn run(context: &mut Context, command: ScheduleCommand) -> Result {
+    match command {
+        ScheduleCommand::Add(arguments) => add(context, arguments).await,
+        ScheduleCommand::List => list(context).await,
+        ScheduleCommand::Show(NameArgs { name }) => show(context, &name).await,
+        ScheduleCommand::Next(arguments) => next(context, &arguments).await,
+        ScheduleCommand::Run(NameArgs { name }) => fire(context, &name).await,
+        ScheduleCommand::Pause(NameArgs { name }) => change(context, &name, ScheduleChange::Pause).await,
+        ScheduleCommand::Resume(NameArgs { name }) => change(context, &name, ScheduleChange::Resume).await,
+        ScheduleCommand::Remove(NameArgs { name }) => change(context, &name, ScheduleChange::Remove).await,
+    }
+}
+
+async fn add(context: &mut Context, arguments: AddArgs) -> Result {
+    let job = job(context, &arguments.what)?;
+    let timing = match (&arguments.cron, arguments.every, arguments.once) {
+        (Some(cron), ..) => cron.trim().to_owned(),
+        (None, Some(every), _) => format!("@every {}", exact(every)),
+        (None, None, once) => format!("@once {}", utc(once.unwrap_or_else(|| context.clock.now()))),
+    };
+    let parsed = Timing::parse(&timing, &arguments.timezone).map_err(Error::usage)?;
+    let now = context.clock.now();
+    if arguments.once.is_some_and(|once| once <= now) {
+        return Err(Error::usage(format!("{} is over", utc(arguments.once.unwrap_or(now))))
+            .hint("use `freightliner enqueue` for now, or a time to come"));
+    }
+    let schedule = NewSchedule {
+        name: arguments.name.clone(),
+        timing,
+        timezone: arguments.timezone,
+        jitter_ms: i64::try_from(arguments.jitter.as_millis()).unwrap_or(i64::MAX),
+        missed: arguments.missed,
+        overlap: arguments.overlap,
+        job,
+        paused: arguments.paused,
+    };
+    schedule.check()?;
+    let Some(first) = parsed.first(now) else {
+        return Err(Error::usage(format!("`{}` never comes", schedule.timing)).hint("see the day and the month"));
+    };
+    let store = context.store().await?;
+    let Some(id) = store.schedule_add(schedule, &context.actor()).await? else {
+        let message = format!("there is a schedule `{}` already", arguments.name);
+        return Err(Error::failed("exists", message).hint("choose another name, or remove that one first"));
+    };
+    if context.format().is_json() {
+        return context.output.json(&serde_json::json!({"id": id, "name": arguments.name, "next_at": utc(first)}));
+    }
+    context.output.line(&id.to_string())?;
+    let held = if arguments.paused { ", when it is resumed" } else { "" };
+    context.notes.note(&format!("its first time is {} ({}){held}", parsed.local(first), utc(first)));
+    Ok(())
+}
+
+/// A duration in the largest unit that says it exactly.
+fn exact(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let (unit_ms, unit) = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
+        .into_iter()
+        .find(|(unit_ms, _)| ms.is_multiple_of(*unit_ms))
+        .unwrap_or((1, "ms"));
+    format!("{}{unit}", ms / unit_ms)
+}
+
+/// The job that the words behind `--` mean.
+fn job(context: &Context, what: &[String]) -> Result<NewJob> {
+    if let Some(word @ ("mirror" | "replicate-tree")) = what.first().map(String::as_str) {
+        return Err(Error::not_implemented(&format!("schedules of `{word}`: each schedule makes one copy so far")));
+    }
+    let Copy { source, destination, copy } = Copy::try_parse_from(what).map_err(|error| usage(&error))?;
+    copy.check()?;
+    let senseless = [
+        ("--at and --in", copy.has_time()),
+        ("--idempotency-key", copy.idempotency_key.is_some()),
+        ("--dry-run", copy.dry_run),
+    ];
+    if let Some((option, _)) = senseless.into_iter().find(|(_, given)| *given) {
+        return Err(Error::usage(format!("{option} makes no sense for a job that is made again and again")));
+    }
+    copy.job(context, &source, &destination)
+}
+
+/// A schedule as programs see it.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    id: i64,
+    name: &'a str,
+    state: &'static str,
+    timing: &'a str,
+    timezone: &'a str,
+    jitter_ms: i64,
+    missed: &'a str,
+    overlap: &'a str,
+    source: &'a str,
+    destination: &'a str,
+    options: &'a serde_json::Value,
+    queue: &'a str,
+    priority: i64,
+    max_attempts: i64,
+    created_at: String,
+    next_at: Option<String>,
+    last_at: Option<String>,
+    paused_at: Option<String>,
+    ended_at: Option<String>,
+    fault: Option<&'a str>,
+}
+
+/// A time as programs see it.
+#[derive(Debug, Serialize)]
+struct Past {
+    at: String,
+    outcome: Fate,
+    job_id: Option<i64>,
+    decided_at: String,
+    detail: Option<String>,
+}
+
+impl From<Occurrence> for Past {
+    fn from(occurrence: Occurrence) -> Self {
+        Self {
+            at: utc(occurrence.at),
+            outcome: occurrence.fate,
+            job_id: occurrence.job,
+            decided_at: utc(occurrence.decided_at),
+            detail: occurrence.detail,
+        }
+    }
+}
+
+impl<'a> From<&'a Schedule> for Row<'a> {
+    fn from(schedule: &'a Schedule) -> Self {
+        Self {
+            id: schedule.id,
+            name: &schedule.name,
+            state: state(schedule),
+            timing: &schedule.timing,
+            timezone: &schedule.timezone,
+            jitter_ms: schedule.jitter_ms,
+            missed: &schedule.missed,
+            overlap: &schedule.overlap,
+            source: &schedule.source,
+            destination: &schedule.destination,
+            options: &schedule.options,
+            queue: &schedule.queue,
+            priority: schedule.priority,
+            max_attempts: schedule.max_attempts,
+            created_at: utc(schedule.created_at),
+            next_at: next_at(schedule).map(utc),
+            last_at: schedule.last_at.map(utc),
+            paused_at: schedule.paused_at.map(utc),
+            ended_at: schedule.ended_at.map(utc),
+            fault: schedule.fault.as_deref(),
+        }
+    }
+}
+
+const fn state(schedule: &Schedule) -> &'static str {
+    match schedule {
+        Schedule { paused_at: Some(_), .. } => "paused",
+        Schedule { fault: Some(_), .. } => "faulty",
+        Schedule { ended_at: Some(_), .. } => "ended",
+        _ => "active",
+    }
+}
+
+/// The next time; before anybody has looked at the schedule, the one that will be found.
+fn next_at(schedule: &Schedule) -> Option<UnixMillis> {
+    if state(schedule) != "active" {
+        return None;
+    }
+    schedule.next_at.or_else(|| Timing::parse(&schedule.timing, &schedule.timezone).ok()?.first(schedule.base_at))
+}
+
+async fn list(context: &mut Context) -> Result {
+    let schedules = context.store().await?.schedules(None).await?;
+    if context.format().is_json() {
+        return context.output.rows(schedules.iter().map(Row::from));
+    }
+    if schedules.is_empty() {
+        context.notes.note("there is no schedule: see `freightliner schedule add --help`");
+        return Ok(());
+    }
+    let header = ["NAME", "STATE", "TIMING", "ZONE", "NEXT", "LAST", "SOURCE", "DESTINATION"];
+    context.output.table(
+        &header,
+        schedules.iter().map(|schedule| {
+            vec![
+                schedule.name.clone(),
+                state(schedule).to_owned(),
+                schedule.timing.clone(),
+                schedule.timezone.clone(),
+                next_at(schedule).map(utc).unwrap_or_default(),
+                schedule.last_at.map(utc).unwrap_or_default(),
+                schedule.source.clone(),
+                schedule.destination.clone(),
+            ]
+        }),
+    )
+}
+
+/// The schedule of this name.
+async fn named(context: &mut Context, name: &str) -> Result<Schedule> {
+    let found = context.store().await?.schedules(Some(name)).await?;
+    found.into_iter().next().ok_or_else(|| no_such_schedule(name))
+}
+
+fn no_such_schedule(name: &str) -> Error {
+    Error::failed("not_found", format!("there is no schedule `{name}`")).hint("freightliner schedule list")
+}
+
+async fn show(context: &mut Context, name: &str) -> Result {
+    let schedule = named(context, name).await?;
+    let occurrences = context.store().await?.schedule_occurrences(schedule.id, SHOWN).await?;
+    if context.format().is_json() {
+        let past: Vec<Past> = occurrences.into_iter().map(Past::from).collect();
+        return context.output.json(&Shown { schedule: Row::from(&schedule), occurrences: past });
+    }
+    let time = |time: Option<UnixMillis>| time.map(utc);
+    let pairs = [
+        ("id", Some(schedule.id.to_string())),
+        ("name", Some(schedule.name.clone())),
+        ("state", Some(state(&schedule).to_owned())),
+        ("fault", schedule.fault.clone()),
+        ("timing", Some(format!("{} ({})", schedule.timing, schedule.timezone))),
+        ("jitter", (schedule.jitter_ms > 0).then(|| format!("{} ms", schedule.jitter_ms))),
+        ("missed times", Some(schedule.missed.clone())),
+        ("overlaps", Some(schedule.overlap.clone())),
+        ("source", Some(schedule.source.clone())),
+        ("destination", Some(schedule.destination.clone())),
+        (
+            "options",
+            schedule.options.as_object().is_some_and(|all| !all.is_empty()).then(|| schedule.options.to_string()),
+        ),
+        ("queue", Some(schedule.queue.clone())),
+        ("priority", Some(schedule.priority.to_string())),
+        ("created", Some(utc(schedule.created_at))),
+        ("next", time(next_at(&schedule))),
+        ("last", time(schedule.last_at)),
+        ("paused", time(schedule.paused_at)),
+        ("ended", time(schedule.ended_at)),
+    ];
+    let pairs: Vec<_> = pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    context.output.pairs(&pairs)?;
+    if occurrences.is_empty() {
+        return Ok(());
+    }
+    context.output.line("")?;
+    let rows = occurrences.into_iter().map(|past| {
+        let job = past.job.map(|job| job.to_string()).unwrap_or_default();
+        vec![utc(past.at), past.fate.as_str().to_owned(), job, past.detail.unwrap_or_default()]
+    });
+    context.output.table(&["TIME", "OUTCOME", "JOB", "DETAIL"], rows)
+}
+
+/// A schedule with its history.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    schedule: Row<'a>,
+    occurrences: Vec<Past>,
+}
+
+async fn next(context: &mut Context, arguments: &NextArgs) -> Result {
+    let schedule = named(context, &arguments.name).await?;
+    let timing = Timing::parse(&schedule.timing, &schedule.timezone)
+        .map_err(|why| Error::failed("faulty", format!("schedule `{}`: {why}", schedule.name)))?;
+    let mut at = arguments.after.unwrap_or_else(|| context.clock.now());
+    let mut times = Vec::new();
+    while let Some(time) = timing.next(schedule.base_at, at)
+        && i64::try_from(times.len()).unwrap_or(i64::MAX) < arguments.count
+    {
+        times.push(time);
+        at = time;
+    }
+    if context.format().is_json() {
+        let rows = times.iter().map(|time| serde_json::json!({"at": utc(*time), "local": timing.local(*time)}));
+        return context.output.rows(rows);
+    }
+    if times.is_empty() {
+        context.notes.note("it has no next time");
+        return Ok(());
+    }
+    context.output.table(&["LOCAL", "UTC"], times.iter().map(|time| vec![timing.local(*time), utc(*time)]))
+}
+
+async fn fire(context: &mut Context, name: &str) -> Result {
+    let schedule = named(context, name).await?;
+    parse_row(&schedule.source, &schedule.destination, &schedule.options)
+        .map_err(|why| Error::failed("faulty", format!("schedule `{name}`: {why}")))?;
+    let now = context.clock.now();
+    let by_hand = Planned { at: now, fate: Fate::Fired, run_at: now, detail: Some("by hand".to_owned()) };
+    let firing = Firing { schedule: schedule.id, seen: None, next_at: None, fault: None, occurrences: vec![by_hand] };
+    let actor = context.actor();
+    let fired = context.store().await?.schedules_fire(vec![firing], &actor).await?;
+    let Some(job) = fired.into_iter().find_map(|occurrence| occurrence.job) else {
+        let message = format!("schedule `{name}` was fired or removed at this very moment");
+        return Err(Error::failed("failed", message).hint("freightliner schedule show"));
+    };
+    if context.format().is_json() {
+        return context.output.compact(&serde_json::json!({"id": job, "created": true}));
+    }
+    context.output.line(&job.to_string())
+}
+
+async fn change(context: &mut Context, name: &str, change: ScheduleChange) -> Result {
+    let actor = context.actor();
+    let store = context.store().await?;
+    let changed = store.schedule_change(name, change, &actor).await?.ok_or_else(|| no_such_schedule(name))?;
+    if context.format().is_json() {
+        return context.output.json(&serde_json::json!({"name": name, "changed": changed}));
+    }
+    let done = match (change, changed) {
+        (ScheduleChange::Pause, true) => "is paused",
+        (ScheduleChange::Pause, false) => "was paused already",
+        (ScheduleChange::Resume, true) => "goes on",
+        (ScheduleChange::Resume, false) => "was not paused",
+        (ScheduleChange::Remove, true) => "is removed",
+        (ScheduleChange::Remove, false) => "was removed already",
+    };
+    context.output.line(&format!("schedule `{name}` {done}"))
+}

@@ -54,7 +54,7 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let shutdown = Shutdown::default();
     let presence = Arc::new(start(&parts, parts.settings.concurrency).await?);
-    if drain {
+    if drain && parts.settings.batch.is_none() {
         // What is due already is part of what there is to do.
         let mut scheduler = Scheduler::new(parts.store.clone(), parts.clock.clone());
         while scheduler.tick().await?.more {}
@@ -131,11 +131,14 @@ fn keepers(parts: &Parts, presence: &Presence, shutdown: &Shutdown) -> JoinSet<R
         upkeep.run(until).await;
         Ok(None)
     });
-    let (scheduler, until) = (Scheduler::new(parts.store.clone(), parts.clock.clone()), shutdown.clone());
-    tasks.spawn(async move {
-        scheduler.run(until).await;
-        Ok(None)
-    });
+    // Who works on one batch alone has nothing to do with schedules.
+    if parts.settings.batch.is_none() {
+        let (scheduler, until) = (Scheduler::new(parts.store.clone(), parts.clock.clone()), shutdown.clone());
+        tasks.spawn(async move {
+            scheduler.run(until).await;
+            Ok(None)
+        });
+    }
     tasks
 }
 

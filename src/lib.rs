@@ -29,6 +29,7 @@ pub mod config;
 pub mod daemon;
 pub mod job;
 pub mod layout;
+pub mod mirror;
 pub mod oci;
 pub mod registry;
 pub mod replicate;

@@ -14,6 +14,8 @@ CREATE TABLE schedules (
     missed TEXT NOT NULL DEFAULT 'once' CHECK (octet_length(missed) <= 32),
     -- Times at which the last run is not over: skip, queue, allow, cancel.
     overlap TEXT NOT NULL DEFAULT 'skip' CHECK (octet_length(overlap) <= 32),
+    -- What it makes: a copy, or a batch by the mirror of that name (in source), or by a tree.
+    kind TEXT NOT NULL DEFAULT 'copy' CHECK (kind IN ('copy', 'mirror', 'tree')),
     -- What its jobs are.
     source TEXT NOT NULL CHECK (octet_length(source) <= 4096),
     destination TEXT NOT NULL CHECK (octet_length(destination) <= 4096),
@@ -68,8 +70,8 @@ BEGIN
         NEW.ended_at := NULL;
         NEW.fault := NULL;
     ELSIF OLD.fault IS NOT NULL AND NEW.fault IS NOT DISTINCT FROM OLD.fault AND (
-        (NEW.source, NEW.destination, NEW.options, NEW.missed, NEW.overlap)
-        IS DISTINCT FROM (OLD.source, OLD.destination, OLD.options, OLD.missed, OLD.overlap)
+        (NEW.kind, NEW.source, NEW.destination, NEW.options, NEW.missed, NEW.overlap)
+        IS DISTINCT FROM (OLD.kind, OLD.source, OLD.destination, OLD.options, OLD.missed, OLD.overlap)
     ) THEN
         -- What was wrong may be right now.
         NEW.fault := NULL;
@@ -99,7 +101,7 @@ CREATE TRIGGER schedules_notify AFTER INSERT OR UPDATE ON schedules EXECUTE FUNC
 CREATE VIEW audit_schedules AS
 SELECT
     o.schedule_id, s.name, @schema@.rfc3339(o.at) AS at, o.outcome, o.job_id, j.state AS job_state, j.failure_message,
-    @schema@.rfc3339(o.decided_at) AS decided_at, o.actor, o.detail, s.source, s.destination
+    @schema@.rfc3339(o.decided_at) AS decided_at, o.actor, o.detail, s.source, s.destination, j.batch_id
 FROM schedule_occurrences AS o
 JOIN schedules AS s ON s.id = o.schedule_id
 LEFT JOIN jobs AS j ON j.id = o.job_id;

@@ -14,6 +14,8 @@ CREATE TABLE schedules (
     missed TEXT NOT NULL DEFAULT 'once' CHECK (length(CAST(missed AS BLOB)) <= 32),
     -- Times at which the last run is not over: skip, queue, allow, cancel.
     overlap TEXT NOT NULL DEFAULT 'skip' CHECK (length(CAST(overlap AS BLOB)) <= 32),
+    -- What it makes: a copy, or a batch by the mirror of that name (in source), or by a tree.
+    kind TEXT NOT NULL DEFAULT 'copy' CHECK (kind IN ('copy', 'mirror', 'tree')),
     -- What its jobs are.
     source TEXT NOT NULL CHECK (length(CAST(source AS BLOB)) <= 4096),
     destination TEXT NOT NULL CHECK (length(CAST(destination AS BLOB)) <= 4096),
@@ -68,7 +70,7 @@ BEGIN
 END;
 
 -- What was wrong may be right now.
-CREATE TRIGGER schedules_mended AFTER UPDATE OF source, destination, options, missed, overlap ON schedules
+CREATE TRIGGER schedules_mended AFTER UPDATE OF kind, source, destination, options, missed, overlap ON schedules
 WHEN OLD.fault IS NOT NULL
 BEGIN
     UPDATE schedules SET fault = NULL WHERE id = NEW.id;
@@ -103,7 +105,7 @@ SELECT
     o.schedule_id, s.name, strftime('%Y-%m-%dT%H:%M:%fZ', o.at / 1000.0, 'unixepoch') AS at,
     o.outcome, o.job_id, j.state AS job_state, j.failure_message,
     strftime('%Y-%m-%dT%H:%M:%fZ', o.decided_at / 1000.0, 'unixepoch') AS decided_at,
-    o.actor, o.detail, s.source, s.destination
+    o.actor, o.detail, s.source, s.destination, j.batch_id
 FROM schedule_occurrences AS o
 JOIN schedules AS s ON s.id = o.schedule_id
 LEFT JOIN jobs AS j ON j.id = o.job_id;

@@ -1,6 +1,7 @@
 //! The options of a copy, shared by `replicate` and `enqueue`.
 
-use super::error::{Error, Result};
+use super::batch::How;
+use super::error::Result;
 use super::{Context, when};
 use crate::clock::UnixMillis;
 use crate::job::{CopyOptions, NewJob, PlatformMode, Referrers};
@@ -60,11 +61,11 @@ pub struct CopyArgs {
     /// Of the referrers, copy only those of this artifact type (may be given several times).
     #[arg(long, value_name = "TYPE")]
     pub artifact_type: Vec<String>,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "TAGS")]
-    pub tags: Option<String>,
-    /// Not implemented.
-    #[arg(long, hide = true)]
+    /// Copy these tags, several with commas, as one batch; SRC and DST are repositories then.
+    #[arg(long, value_name = "TAGS", value_delimiter = ',', conflicts_with = "all_tags")]
+    pub tags: Option<Vec<String>>,
+    /// Copy all tags of a repository, as one batch; SRC and DST are repositories then.
+    #[arg(long)]
     pub all_tags: bool,
     /// Of an image for several platforms, copy only this one (may be given several times), for example linux/amd64.
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -90,19 +91,23 @@ fn referrers() -> impl TypedValueParser<Value = Referrers> {
 }
 
 impl CopyArgs {
-    /// Refuses options that are not there yet.
-    ///
-    /// # Errors
-    /// `not implemented: ...` for the first of them.
-    pub fn check(&self) -> Result {
-        let absent = |option: &str, meaning: &str| Err(Error::not_implemented(&format!("{option} ({meaning})")));
-        if self.tags.is_some() {
-            return absent("--tags", "several tags at once; enqueue each one");
+    /// Several tags of a repository are meant: these, or all (then there are none here). None: one image.
+    #[must_use]
+    pub fn several(&self) -> Option<Vec<String>> {
+        if self.all_tags { Some(Vec::new()) } else { self.tags.clone() }
+    }
+
+    /// Where and when it waits, for a batch.
+    #[must_use]
+    pub fn how(&self) -> How {
+        How {
+            dry_run: self.dry_run,
+            priority: self.priority,
+            at: self.at,
+            after: self.after,
+            max_attempts: self.max_attempts,
+            queue: self.queue.clone(),
         }
-        if self.all_tags {
-            return absent("--all-tags", "all tags of a repository; enqueue each one");
-        }
-        Ok(())
     }
 
     /// It was asked for at a time of its own.
@@ -166,16 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_named() {
-        for option in ["--tags", "--all-tags"] {
-            let value = match option {
-                "--tags" => " a,b",
-                _ => "",
-            };
-            let error = parse(&format!("{option}{value}")).check().unwrap_err();
-            assert!(error.message.starts_with(&format!("not implemented: {option} ")) && error.exit == 1, "{error}");
-        }
-        assert_eq!(parse("").check(), Ok(()));
+    fn several_tags_are_a_batch() {
+        assert_eq!(parse("--tags a,b").several(), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(parse("--all-tags").several(), Some(Vec::new()));
+        assert_eq!(parse("").several(), None);
         assert_eq!(parse("").options(), CopyOptions::default());
     }
 

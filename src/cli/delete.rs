@@ -6,8 +6,8 @@
 
 use super::Context;
 use super::error::{Error, Result};
-use super::list_tags::all_tags;
 use super::report::count;
+use crate::mirror::listing;
 use crate::oci::{Digest, ImageReference, Reference, Repository, Selector, Tag};
 use crate::registry::Session;
 use clap::builder::BoolishValueParser;
@@ -100,7 +100,7 @@ async fn look(session: &Session, reference: &Reference) -> Result<Doomed> {
         .await?
         .ok_or_else(|| Error::failed("absent", format!("{reference} is not there")))?;
     let mut shared_with = Vec::new();
-    for other in all_tags(session, repository, 0).await?.into_iter().take(TAGS_COMPARED_MOST) {
+    for other in listing::tags(session, repository, 0).await?.into_iter().take(TAGS_COMPARED_MOST) {
         if tag.as_ref().is_some_and(|tag| tag.as_str() == other) {
             continue;
         }
@@ -163,7 +163,7 @@ fn explain(error: crate::registry::Error) -> Error {
 
 async fn delete_all(context: &mut Context, session: &Session, repository: &Repository, dry_run: bool) -> Result {
     let mut gone = BTreeSet::new();
-    for name in all_tags(session, repository, 0).await? {
+    for name in listing::tags(session, repository, 0).await? {
         let tag: Tag = name.parse().map_err(|error| {
             Error::failed("refused", format!("{repository}: the registry lists a bad tag: {error}"))
         })?;

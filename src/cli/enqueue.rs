@@ -8,7 +8,7 @@ use super::copy::CopyArgs;
 use super::error::{Error, Result};
 use super::lines::{BadLine, Defaults, Lines};
 use super::output::{Output, Rows};
-use super::{Context, replicate};
+use super::{Context, replicate, tree};
 use crate::job::{Enqueued, NewJob};
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -45,13 +45,18 @@ pub struct EnqueueArgs {
 /// Wrong usage, bad lines (nothing was inserted then), or the database cannot be written.
 pub async fn run(context: &mut Context, arguments: EnqueueArgs) -> Result {
     let EnqueueArgs { source, destination, from_file, copy } = arguments;
-    copy.check()?;
     if let Some(path) = from_file {
+        if copy.several().is_some() {
+            return Err(Error::not_implemented("--tags and --all-tags with --from-file; write a line for each"));
+        }
         return load(context, &copy, &path).await;
     }
     let (Some(source), Some(destination)) = (source, destination) else {
         return Err(Error::usage("enqueue takes SRC and DST, or --from-file FILE"));
     };
+    if copy.several().is_some() {
+        return tree::tags(context, &source, &destination, &copy, true).await;
+    }
     let job = copy.job(context, &source, &destination)?;
     if copy.dry_run {
         return replicate::preview(context, &job).await;

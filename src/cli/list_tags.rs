@@ -4,15 +4,9 @@ use super::Context;
 use super::error::{Error, Result};
 use super::output::Format;
 use crate::layout::Layout;
+use crate::mirror::listing;
 use crate::oci::{ImageReference, Repository};
-use crate::registry::Session;
 use clap::builder::BoolishValueParser;
-use std::collections::HashSet;
-
-/// Most tags that are listed: a repository with more is a fault, and memory is not endless.
-const TAGS_MOST: usize = 1_000_000;
-/// Pages in a row without a new tag after which a registry is taken to run in a circle.
-const STALE_PAGES_MOST: usize = 8;
 
 /// List the tags of a repository.
 #[derive(Debug, clap::Args)]
@@ -64,7 +58,7 @@ pub async fn run(context: &mut Context, arguments: &ListTagsArgs) -> Result {
         let repository =
             Repository::parse(text).map_err(|error| Error::usage(format!("repository `{text}`: {error}")))?;
         let session = context.session(arguments.tls_verify)?;
-        (repository.to_string(), all_tags(&session, &repository, limit).await?)
+        (repository.to_string(), listing::tags(&session, &repository, limit).await?)
     };
     match arguments.sort {
         Some(Sort::Alpha) => tags.sort(),
@@ -82,34 +76,6 @@ pub async fn run(context: &mut Context, arguments: &ListTagsArgs) -> Result {
         Format::Json => {
             let list: Vec<_> = tags.iter().map(object).collect();
             output.json(&serde_json::json!({"repository": name, "tags": list, "count": tags.len()}))
-        }
-    }
-}
-
-/// The tags of a repository, each once, in the registry's order; at least `limit` of them if there are that many (0: all).
-///
-/// # Errors
-/// Those of the registry; too many tags; pages that bring nothing new.
-pub async fn all_tags(session: &Session, repository: &Repository, limit: usize) -> Result<Vec<String>> {
-    let mut tags = Vec::new();
-    let mut known = HashSet::new();
-    let mut stale = 0;
-    let mut cursor = None;
-    loop {
-        let (page, next) = session.list_tags(repository, cursor).await?;
-        let before = tags.len();
-        tags.extend(page.into_iter().filter(|tag| known.insert(tag.clone())));
-        stale = if tags.len() == before { stale + 1 } else { 0 };
-        if tags.len() > TAGS_MOST {
-            return Err(Error::failed("refused", format!("{repository} has more than {TAGS_MOST} tags")));
-        }
-        if stale >= STALE_PAGES_MOST && next.is_some() {
-            let message = format!("tags of {repository}: the registry answers with the same pages again and again");
-            return Err(Error::failed("refused", message));
-        }
-        cursor = next;
-        if cursor.is_none() || (limit > 0 && tags.len() >= limit) {
-            return Ok(tags);
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod arguments;
 mod bars;
+mod batch;
 mod completions;
 mod context;
 mod copy;
@@ -28,6 +29,7 @@ mod list_tags;
 mod logging;
 mod man;
 mod manifest;
+mod mirror;
 mod output;
 mod progress;
 mod queue;
@@ -36,6 +38,7 @@ mod report;
 mod schedule;
 mod sql;
 mod sweep;
+mod tree;
 mod version;
 mod when;
 mod work;
@@ -121,6 +124,16 @@ pub enum Command {
     Replicate(replicate::ReplicateArgs),
     /// Put copies into the queue, for workers to do.
     Enqueue(enqueue::EnqueueArgs),
+    /// Copy the repositories below a prefix, as one batch.
+    ReplicateTree(tree::TreeArgs),
+    /// Copy what a file of rules selects, as one batch: the sync.yaml of the older program, named by --config.
+    Sync(mirror::SyncArgs),
+    /// Keep repositories in step by the rules of the configuration file.
+    #[command(subcommand)]
+    Mirror(mirror::MirrorCommand),
+    /// Look at batches and steer them.
+    #[command(subcommand, visible_alias = "checkpoint")]
+    Batch(batch::BatchCommand),
     /// Run workers until a signal.
     Work(work::WorkArgs),
     /// Look at jobs and steer them.
@@ -168,7 +181,9 @@ impl Command {
     const fn log_level(&self) -> Level {
         match self {
             Self::Work(_) => Level::Info,
-            Self::Replicate(_) => Level::Error,
+            Self::Replicate(_) | Self::ReplicateTree(_) | Self::Sync(_) | Self::Mirror(_) | Self::Batch(_) => {
+                Level::Error
+            }
             _ => Level::Warn,
         }
     }
@@ -187,13 +202,21 @@ impl Command {
         match self {
             Self::Replicate(arguments) => arguments.numbers(),
             Self::Work(arguments) => arguments.numbers(),
+            Self::ReplicateTree(tree::TreeArgs { workers: Some(copies), .. })
+            | Self::Mirror(mirror::MirrorCommand::Run(mirror::RunArgs { concurrency: Some(copies), .. }))
+            | Self::Batch(batch::BatchCommand::Resume(batch::ResumeArgs { concurrency: Some(copies), .. })) => {
+                vec![("worker", "concurrency", *copies)]
+            }
             _ => Vec::new(),
         }
     }
 
     /// Handles signals itself, because it holds something that must be released.
     const fn handles_signals(&self) -> bool {
-        matches!(self, Self::Work(_) | Self::Replicate(_))
+        matches!(
+            self,
+            Self::Work(_) | Self::Replicate(_) | Self::ReplicateTree(_) | Self::Batch(batch::BatchCommand::Resume(_))
+        )
     }
 }
 
@@ -260,21 +283,24 @@ async fn dispatch(cli: Cli, notes: Notes) -> Result {
         command => (output, command),
     };
     output.flush()?;
+    // What --config names for sync are its rules, as with the older program; the configuration may come by the environment.
+    let (config, rules) =
+        if matches!(command, Command::Sync(_)) { (None, global.config) } else { (global.config, None) };
     let typed = Typed {
         database: global.database,
         state_dir: global.state_dir,
-        config: global.config,
+        config,
         ca_files: global.ca_files,
         numbers: command.numbers(),
     };
     let config = Config::load(&typed, &process_environment)?;
     let mut context = Context::new(config, output, notes, Clock::System);
     let outcome = if command.handles_signals() {
-        execute(&mut context, command).await
+        execute(&mut context, command, rules).await
     } else {
         // Cancel-safe: what these commands hold is released by dropping it.
         tokio::select! {
-            outcome = execute(&mut context, command) => outcome,
+            outcome = execute(&mut context, command, rules) => outcome,
             signal = one_signal() => Err(Error::interrupted(signal?, "interrupted by a signal")),
         }
     };
@@ -284,10 +310,15 @@ async fn dispatch(cli: Cli, notes: Notes) -> Result {
     outcome.and(flushed)
 }
 
-async fn execute(context: &mut Context, command: Command) -> Result {
+/// `rules`: the file that `sync` was given.
+async fn execute(context: &mut Context, command: Command, rules: Option<PathBuf>) -> Result {
     match command {
         Command::Replicate(arguments) => replicate::run(context, arguments).await,
         Command::Enqueue(arguments) => enqueue::run(context, arguments).await,
+        Command::ReplicateTree(arguments) => tree::run(context, arguments).await,
+        Command::Sync(arguments) => mirror::sync(context, arguments, rules.as_deref()).await,
+        Command::Mirror(command) => mirror::run(context, command).await,
+        Command::Batch(command) => batch::run(context, command).await,
         Command::Work(arguments) => work::run(context, arguments).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Queue(command) => queue::run(context, command).await,

@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use super::output::bytes;
 use super::progress::{Display, Mode};
 use super::report::count;
-use super::{Context, report};
+use super::{Context, report, tree};
 use crate::config::rate;
 use crate::daemon::{self, Followed};
 use crate::job::NewJob;
@@ -55,7 +55,9 @@ impl ReplicateArgs {
 /// Wrong usage; the job failed, was cancelled, or a signal ended the command (the job stays queued then).
 pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
     let ReplicateArgs { source, destination, detach, copy, .. } = arguments;
-    copy.check()?;
+    if copy.several().is_some() {
+        return tree::tags(context, &source, &destination, &copy, detach).await;
+    }
     if copy.has_time() && !detach {
         return Err(Error::usage("--at and --in are for jobs that wait in the queue, not for this command")
             .hint("add --detach, or use `freightliner enqueue`"));

@@ -4,7 +4,9 @@
 //! being passed over. The file is walked as a TOML table rather than deserialised into structs, because serde stops at the
 //! first problem and we name them all.
 
-use super::{Error, absolute, rate, registries, settings};
+use super::document::{self, Section};
+use super::{Error, absolute, mirrors, rate, registries, settings};
+use crate::mirror::Rules;
 use crate::registry::{RegistrySettings, canonical_host};
 use crate::replicate::{Rates, Window};
 use std::collections::BTreeMap;
@@ -31,6 +33,8 @@ pub struct File {
     pub registry_rates: BTreeMap<String, Rates>,
     /// `copy.bandwidth_windows`.
     pub bandwidth_windows: Vec<Window>,
+    /// `[mirrors.NAME]`, by name.
+    pub mirrors: BTreeMap<String, Rules>,
     /// What is wrong with the rest of it, one line each.
     pub problems: Vec<String>,
 }
@@ -77,6 +81,8 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
         let known = settings::SETTINGS.iter().any(|setting| setting.section == section);
         match content {
             toml::Value::Table(hosts) if section == "registries" => file.registries(hosts, folder),
+            // Rules are long enough for their places to matter.
+            _ if section == "mirrors" => file.read_mirrors(text),
             _ if !known => file.problems.push(format!("unknown section [{section}]: use {}", sections())),
             toml::Value::Table(keys) => {
                 for (key, value) in keys {
@@ -92,6 +98,21 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
 }
 
 impl File {
+    fn read_mirrors(&mut self, text: &str) {
+        let mut problems = Vec::new();
+        match document::toml(text) {
+            Ok(node) => {
+                let mut file = Section::of(&node, "", &mut problems);
+                if let Some(node) = file.get("mirrors") {
+                    self.mirrors = mirrors::read(node, &mut problems);
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+        problems.sort_by_key(|problem| problem.place);
+        self.problems.extend(problems.iter().map(ToString::to_string));
+    }
+
     fn registries(&mut self, hosts: &toml::Table, folder: &Path) {
         for (host, content) in hosts {
             let toml::Value::Table(keys) = content else {
@@ -188,6 +209,7 @@ fn sections() -> String {
     let mut names: Vec<_> = settings::SETTINGS.iter().map(|setting| format!("[{}]", setting.section)).collect();
     names.dedup();
     names.push("[registries.\"host:port\"]".to_owned());
+    names.push("[mirrors.NAME]".to_owned());
     names.join(", ")
 }
 

@@ -7,19 +7,23 @@
 //!
 //! This module never writes the environment, and never opens a database or a connection.
 
+pub mod document;
 mod duration;
 mod file;
 pub mod logging;
+pub mod mirrors;
 mod paths;
 mod rate;
 mod registries;
 pub mod settings;
+pub mod sync;
 
 pub use duration::duration;
 pub use paths::ensure_private_dir;
 pub use rate::rate;
 
 use crate::job::retry::Policy;
+use crate::mirror::Rules;
 use crate::replicate::{Rates, Window};
 use crate::store::DatabaseUrl;
 use crate::{registry, replicate, worker};
@@ -82,6 +86,8 @@ pub struct Config {
     pub bandwidth_windows: Vec<Window>,
     /// For these destination registries: at most so many running jobs, on all workers together.
     pub registry_limits: BTreeMap<String, u32>,
+    /// The mirrors of the configuration file, by name.
+    pub mirrors: Arc<BTreeMap<String, Rules>>,
     /// The folder that relative layout paths are taken from.
     pub base: PathBuf,
 }
@@ -144,10 +150,19 @@ impl Config {
                 registry_rates: file.registry_rates,
                 bandwidth_windows: file.bandwidth_windows,
                 registry_limits: file.registry_limits,
+                mirrors: Arc::new(file.mirrors),
                 base,
             }),
             _ => Err(Error { problems }),
         }
+    }
+
+    /// Copies at a time, as a file of rules says.
+    ///
+    /// # Errors
+    /// The number is outside its range.
+    pub fn set_concurrency(&mut self, copies: u64) -> Result<(), Error> {
+        self.values.set("worker", "concurrency", copies, "parallel").map_err(Error::one)
     }
 
     /// What workers need to know. `queue`: only this one.
@@ -169,6 +184,8 @@ impl Config {
             shutdown_grace: values.secs("worker", "shutdown_grace_secs"),
             registry_limits: Arc::new(self.registry_limits.clone()),
             retention: self.retention(),
+            batch: None,
+            mirrors: self.mirrors.clone(),
         }
     }
 

@@ -219,6 +219,17 @@ pub type Said = BTreeMap<(&'static str, &'static str), u64>;
 pub struct Values(Said);
 
 impl Values {
+    /// Another value for a number.
+    ///
+    /// # Errors
+    /// It is outside the range.
+    pub fn set(&mut self, section: &'static str, key: &'static str, value: u64, whence: &str) -> Result<(), String> {
+        if let Some(setting) = find(section, key) {
+            self.0.insert((setting.section, setting.key), setting.check(value, whence)?);
+        }
+        Ok(())
+    }
+
     /// Takes each number from the first that says it: flags, environment, file, default. Problems are added to `problems`.
     #[must_use]
     pub fn gather(

@@ -2,9 +2,10 @@
 //!
 //! A job asks for one source reference to be copied to one destination. It lives in one row; [`state`] holds the table of
 //! what may happen to it, [`retry`] the decision after a failed attempt, [`options`] what a row may ask for,
-//! [`progress`] what an attempt did, [`schedule`] what is asked for again and again, and [`replay`] what a history says of its row. Whether a job is *equal* to another, or
+//! [`progress`] what an attempt did, [`batch`] many copies asked for as one, [`schedule`] what is asked for again and again, and [`replay`] what a history says of its row. Whether a job is *equal* to another, or
 //! *the same target*, is a question of canonical references, answered once by [`NewJob::parse`].
 
+pub mod batch;
 pub mod large;
 mod new;
 pub mod options;

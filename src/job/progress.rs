@@ -1,6 +1,7 @@
 //! What an attempt did: progress while it runs, a report or a failure when it ends.
 
 use super::Class;
+use super::batch::Found;
 use super::large::LargeBlobs;
 use super::rfc3339;
 use crate::clock::UnixMillis;
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Stage {
     /// Parsing what the row says.
     Intake,
+    /// Listing what belongs to a batch.
+    List,
     /// Reading what the source has.
     Resolve,
     /// Looking at what the destination has.
@@ -35,6 +38,7 @@ impl Stage {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Intake => "intake",
+            Self::List => "list",
             Self::Resolve => "resolve",
             Self::Survey => "survey",
             Self::Transfer => "transfer",
@@ -188,6 +192,9 @@ pub struct Report {
     pub bytes_resumed: u64,
     /// HTTP requests, to both sides and for tokens.
     pub requests: u64,
+    /// What was listed, when the job listed a batch; it copied nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<Found>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands out a reference")]

@@ -1,5 +1,7 @@
 //! Schedules: what is enqueued again and again. Rows and wishes; when they are due is a question for `schedule`.
 
+use super::batch::BatchKind;
+use super::new::check_queue;
 use super::{Invalid, NewJob};
 use crate::clock::UnixMillis;
 use std::fmt;
@@ -32,11 +34,13 @@ pub struct Schedule {
     pub missed: String,
     /// What becomes of a time at which the last run is not over: see [`Overlap`].
     pub overlap: String,
-    /// Of the jobs.
+    /// What it makes: copy, mirror or tree.
+    pub kind: String,
+    /// Of the jobs; the name of a mirror.
     pub source: String,
-    /// Of the jobs.
+    /// Of the jobs; empty for a mirror.
     pub destination: String,
-    /// Of the jobs, a JSON object.
+    /// Of the jobs, a JSON object; of a tree, what it takes.
     pub options: serde_json::Value,
     /// Of the jobs.
     pub queue: String,
@@ -76,7 +80,7 @@ pub struct NewSchedule {
     /// What becomes of a time at which the last run is not over.
     pub overlap: Overlap,
     /// What is enqueued.
-    pub job: NewJob,
+    pub job: Asked,
     /// Held back from the start.
     pub paused: bool,
 }
@@ -93,8 +97,86 @@ impl NewSchedule {
         if !(0..=JITTER_LIMIT_MS).contains(&self.jitter_ms) {
             return Err(Invalid("a jitter is a day at most".to_owned()));
         }
-        self.job.check()
+        check_queue(&self.job.queue)
     }
+}
+
+/// What a schedule enqueues again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// A copy, or a batch.
+    pub kind: ScheduleKind,
+    /// Where from; the name of a mirror.
+    pub source: String,
+    /// Where to; empty for a mirror.
+    pub destination: String,
+    /// How: a JSON object.
+    pub options: String,
+    /// The queue to wait in.
+    pub queue: String,
+    /// Lower runs first.
+    pub priority: i64,
+    /// Attempts allowed.
+    pub max_attempts: i64,
+}
+
+impl From<NewJob> for Asked {
+    fn from(job: NewJob) -> Self {
+        Self {
+            kind: ScheduleKind::Copy,
+            options: job.parsed.options.canonical(),
+            source: job.source,
+            destination: job.destination,
+            queue: job.queue,
+            priority: job.priority,
+            max_attempts: job.max_attempts,
+        }
+    }
+}
+
+/// What a schedule makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScheduleKind {
+    /// One copy.
+    Copy,
+    /// What a mirror of the configuration selects.
+    Mirror,
+    /// The repositories below a prefix.
+    Tree,
+}
+
+impl ScheduleKind {
+    /// The word in rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Mirror => "mirror",
+            Self::Tree => "tree",
+        }
+    }
+}
+
+impl FromStr for ScheduleKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Copy, Self::Mirror, Self::Tree]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is nothing that a schedule makes: use copy, mirror or tree"))
+    }
+}
+
+/// The batch that a time makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeBatch {
+    /// A mirror or a tree.
+    pub kind: BatchKind,
+    /// Of the mirror.
+    pub name: Option<String>,
+    /// What is to be listed, JSON; None: what whoever lists it first knows of the mirror.
+    pub rules: Option<String>,
 }
 
 /// What becomes of times at which nobody looked.
@@ -241,6 +323,8 @@ pub struct Firing {
     pub fault: Option<String>,
     /// The times, in order.
     pub occurrences: Vec<Planned>,
+    /// What each time makes; None: one copy.
+    pub batch: Option<MadeBatch>,
 }
 
 /// A time that was dealt with.

@@ -59,7 +59,7 @@ impl Error {
     }
 
     /// A failure that repeats until somebody changes something.
-    pub(super) fn refused(message: impl Into<String>) -> Self {
+    pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Class::Refused, message)
     }
 

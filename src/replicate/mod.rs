@@ -174,6 +174,12 @@ impl Engine {
         Self { client, limits: Arc::new(limits), mounting, turns, small, bandwidths, places, memory }
     }
 
+    /// A session of the client behind it, for those who look at what registries have.
+    #[must_use]
+    pub fn session(&self, verify_tls: Option<bool>, requests: Arc<AtomicU64>) -> Session {
+        self.client.session(verify_tls.unwrap_or(true), requests)
+    }
+
     /// Resolve, survey, plan, transfer: everything that is harmless to repeat. When it returns, all content of the source
     /// is at the destination by digest, with what refers to it, and no tag was written; or the destination has the digest
     /// already, which between two registries costs two HEADs and what it takes to see that no referrer is new.

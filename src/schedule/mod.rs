@@ -11,6 +11,7 @@ pub use timing::{Timing, utc};
 
 use crate::clock::{BootTime, Clock, UnixMillis};
 use crate::job::schedule::{Fate, Firing, Occurrence};
+use crate::job::{Job, Kind};
 use crate::shutdown::Shutdown;
 use crate::store::{Error, Selection, Store};
 use std::time::Duration;
@@ -162,6 +163,14 @@ impl Scheduler {
         let older = self.store.schedule_older(occurrence.schedule, job).await?;
         if older.is_empty() {
             return Ok(());
+        }
+        for id in &older {
+            // First nothing more comes of a batch that is still being listed.
+            if let Some(Job { kind: Kind::Expand, batch_id: Some(batch), .. }) = self.store.job(*id).await?
+                && let Ok(batch) = batch.parse()
+            {
+                self.store.batch_stop(batch, true).await?;
+            }
         }
         match self.store.cancel(&Selection::Ids(older), ACTOR).await {
             // Finished and removed meanwhile.

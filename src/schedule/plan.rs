@@ -3,8 +3,10 @@
 
 use super::Timing;
 use crate::clock::UnixMillis;
+use crate::job::batch::BatchKind;
 use crate::job::parse_row;
-use crate::job::schedule::{Fate, Firing, Missed, Overlap, Planned, Schedule};
+use crate::job::schedule::{Fate, Firing, MadeBatch, Missed, Overlap, Planned, Schedule, ScheduleKind};
+use crate::mirror::{TreeOptions, tree};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,11 +23,36 @@ struct Understood {
     timing: Timing,
     missed: Missed,
     overlap: Overlap,
+    batch: Option<MadeBatch>,
+}
+
+/// What a time of a schedule makes; None: one copy.
+///
+/// # Errors
+/// It cannot be made: one line.
+pub fn batch(schedule: &Schedule) -> Result<Option<MadeBatch>, String> {
+    let (source, destination) = (&schedule.source, &schedule.destination);
+    match schedule.kind.parse()? {
+        ScheduleKind::Copy => {
+            parse_row(source, destination, &schedule.options).map_err(|error| error.to_string())?;
+            Ok(None)
+        }
+        ScheduleKind::Mirror if source.is_empty() => Err("source is empty: it is the name of the mirror".to_owned()),
+        ScheduleKind::Mirror => {
+            Ok(Some(MadeBatch { kind: BatchKind::Mirror, name: Some(source.clone()), rules: None }))
+        }
+        ScheduleKind::Tree => {
+            let options: TreeOptions =
+                serde_json::from_value(schedule.options.clone()).map_err(|error| format!("options: {error}"))?;
+            let rules = tree(source, destination, options)?;
+            Ok(Some(MadeBatch { kind: BatchKind::Tree, name: None, rules: Some(rules.to_json()) }))
+        }
+    }
 }
 
 fn understand(schedule: &Schedule) -> Result<Understood, String> {
-    parse_row(&schedule.source, &schedule.destination, &schedule.options).map_err(|error| error.to_string())?;
     Ok(Understood {
+        batch: batch(schedule)?,
         timing: Timing::parse(&schedule.timing, &schedule.timezone)?,
         missed: schedule.missed.parse()?,
         overlap: schedule.overlap.parse()?,
@@ -37,17 +64,24 @@ fn understand(schedule: &Schedule) -> Result<Understood, String> {
 pub fn plan(schedule: &Schedule, now: UnixMillis) -> Firing {
     let seen = Some((schedule.next_at, schedule.base_at));
     let id = schedule.id;
-    let Understood { timing, missed, overlap } = match understand(schedule) {
+    let Understood { timing, missed, overlap, batch } = match understand(schedule) {
         Ok(understood) => understood,
         Err(fault) => {
-            return Firing { schedule: id, seen, next_at: None, fault: Some(fault), occurrences: Vec::new() };
+            return Firing {
+                schedule: id,
+                seen,
+                next_at: None,
+                fault: Some(fault),
+                occurrences: Vec::new(),
+                batch: None,
+            };
         }
     };
     let Some(first) = schedule.next_at.or_else(|| timing.first(schedule.base_at)) else {
-        return Firing { schedule: id, seen, next_at: None, fault: None, occurrences: Vec::new() };
+        return Firing { schedule: id, seen, next_at: None, fault: None, occurrences: Vec::new(), batch: None };
     };
     if first > now {
-        return Firing { schedule: id, seen, next_at: Some(first), fault: None, occurrences: Vec::new() };
+        return Firing { schedule: id, seen, next_at: Some(first), fault: None, occurrences: Vec::new(), batch: None };
     }
     let times = wanted(&timing, schedule.base_at, first, now, missed, overlap);
     let fired = |at: UnixMillis| Planned { at, fate: Fate::Fired, run_at: at.plus(jitter(schedule, at)), detail: None };
@@ -57,7 +91,7 @@ pub fn plan(schedule: &Schedule, now: UnixMillis) -> Firing {
         let detail = Some(format!("missed, and whatever came before {}", until.to_rfc3339()));
         occurrences.insert(0, Planned { at: first, fate: Fate::Missed, run_at: first, detail });
     }
-    Firing { schedule: id, seen, next_at: timing.next(schedule.base_at, now), fault: None, occurrences }
+    Firing { schedule: id, seen, next_at: timing.next(schedule.base_at, now), fault: None, occurrences, batch }
 }
 
 /// The next time of a schedule whose next time is further away than it can be, because a clock was wrong; None: it is right.
@@ -67,7 +101,14 @@ pub fn mended(schedule: &Schedule, now: UnixMillis) -> Option<Firing> {
     let timing = Timing::parse(&schedule.timing, &schedule.timezone).ok()?;
     let right = timing.next(schedule.base_at, now.max(schedule.base_at)).filter(|right| *right < next)?;
     let seen = Some((schedule.next_at, schedule.base_at));
-    Some(Firing { schedule: schedule.id, seen, next_at: Some(right), fault: None, occurrences: Vec::new() })
+    Some(Firing {
+        schedule: schedule.id,
+        seen,
+        next_at: Some(right),
+        fault: None,
+        occurrences: Vec::new(),
+        batch: None,
+    })
 }
 
 /// The times from `first` to `now` that make a job, in order.
@@ -145,6 +186,7 @@ mod tests {
 
     fn schedule(timing: &str, missed: &str, next_at: Option<&str>) -> Schedule {
         Schedule {
+            kind: "copy".to_owned(),
             id: 7,
             name: "nightly".to_owned(),
             timing: timing.to_owned(),

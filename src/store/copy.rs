@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What is copied, parents before children. Workers and temporary files belong to the old database.
-pub(super) const TABLES: [&str; 13] = [
+pub(super) const TABLES: [&str; 15] = [
     "queues",
     "queue_changes",
     "jobs",
@@ -26,6 +26,8 @@ pub(super) const TABLES: [&str; 13] = [
     "restores",
     "schedules",
     "schedule_occurrences",
+    "batches",
+    "batch_repositories",
 ];
 /// Bytes of a source or destination.
 const REFERENCE_BYTES: usize = 4096;

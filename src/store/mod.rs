@@ -6,6 +6,7 @@
 //!
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
+mod batch;
 mod check;
 mod choose;
 mod copy;
@@ -21,6 +22,7 @@ mod standing;
 mod statements;
 mod url;
 
+pub use batch::BatchTaken;
 pub use error::Error;
 pub use lease::{Claim, ClaimRequest, Confirmed, Fence, Held, Lease, Outcome, Settled, Unsettled, Work, WorkerRow};
 pub use ledger::{BlobPlace, BlobSeen, UploadState, UploadTurn};
@@ -41,8 +43,10 @@ use uuid::Uuid;
 /// Every statement of the store on a kind of database (`sqlite`, `postgres`): its name and its text. `sqlx-data.json`
 /// describes each.
 #[must_use]
-pub const fn statements() -> [(&'static str, &'static [(&'static str, &'static str)]); 2] {
-    [("sqlite", statements::ALL), ("postgres", postgres::statements::ALL)]
+pub fn statements() -> [(&'static str, Vec<(&'static str, &'static str)>); 2] {
+    let sqlite = [statements::ALL, statements::batch::ALL];
+    let postgres = [postgres::statements::ALL, postgres::statements::batch::ALL];
+    [("sqlite", sqlite.concat()), ("postgres", postgres.concat())]
 }
 
 /// An open database. Cheap to clone.
@@ -63,6 +67,7 @@ macro_rules! on {
         }
     };
 }
+use on;
 
 impl Store {
     /// Opens the database, creates it on first use, and brings its schema up to date.

@@ -2,6 +2,7 @@
 
 use super::{BlobSeen, Error, JobEvent, UploadState, WorkerRow};
 use crate::clock::UnixMillis;
+use crate::job::batch::{self, Batch, Counts, Listed};
 use crate::job::replay::{Entry, Facts};
 use crate::job::schedule::{Occurrence, Schedule};
 use crate::job::{Failure, Job, Kind, Progress};
@@ -102,6 +103,7 @@ pub(super) fn schedule(row: &impl Columns) -> Result<Schedule, Error> {
         jitter_ms: row.int("jitter_ms")?,
         missed: row.text("missed")?,
         overlap: row.text("overlap")?,
+        kind: row.text("kind")?,
         source: row.text("source")?,
         destination: row.text("destination")?,
         options: json(row.text("options")?),
@@ -115,6 +117,58 @@ pub(super) fn schedule(row: &impl Columns) -> Result<Schedule, Error> {
         paused_at: row.time("paused_at")?,
         ended_at: row.time("ended_at")?,
         fault: row.text_option("fault")?,
+    })
+}
+
+/// A batch and what its jobs come to.
+pub(super) fn batch(row: &impl Columns) -> Result<Batch, Error> {
+    let listing = row.text_option("listing")?;
+    let listing = listing.map(|state| state.parse()).transpose().map_err(|error| unreadable("listing", error))?;
+    let mut jobs = Counts {
+        total: 0,
+        scheduled: row.count("scheduled")?,
+        pending: row.count("pending")?,
+        running: row.count("running")?,
+        completed: row.count("completed")?,
+        already_present: row.count("already_present")?,
+        failed: row.count("failed")?,
+        cancelled: row.count("cancelled")?,
+    };
+    jobs.total = jobs.scheduled + jobs.pending + jobs.running + jobs.completed + jobs.failed + jobs.cancelled;
+    let cancelled_at = row.time("cancelled_at")?;
+    let state = batch::state(&jobs, listing, cancelled_at.is_some());
+    Ok(Batch {
+        id: row.text("id")?.parse().map_err(|error| unreadable("id", error))?,
+        kind: row.text("kind")?.parse().map_err(|error| unreadable("kind", error))?,
+        name: row.text_option("name")?,
+        source: row.text("source")?,
+        destination: row.text("destination")?,
+        state,
+        listing,
+        expand_job: row.int_option("expand_job")?,
+        schedule_id: row.int_option("schedule_id")?,
+        created_by: row.text("created_by")?,
+        created_at: UnixMillis(row.int("created_at")?),
+        started_at: row.time("started_at")?,
+        finished_at: row.time("finished_at")?.filter(|_| state.is_finished()),
+        cancelled_at,
+        jobs,
+        repositories: row.count("repositories")?,
+        repositories_failed: row.count("repositories_failed")?,
+        bytes_moved: row.count("bytes_moved")?,
+        bytes_done: row.count("bytes_done")?,
+        bytes_total: row.count("bytes_total")?,
+    })
+}
+
+/// What became of a repository of a batch.
+pub(super) fn listed(row: &impl Columns) -> Result<Listed, Error> {
+    Ok(Listed {
+        rule: u32::try_from(row.int("rule")?).unwrap_or(u32::MAX),
+        repository: row.text("repository")?,
+        tags: row.count("tags")?,
+        kept: row.count("kept")?,
+        failure: row.text_option("failure_class")?.zip(row.text_option("failure_message")?),
     })
 }
 

@@ -1,5 +1,7 @@
 //! Every statement of the store, named. `sqlx-data.json` describes each; a test compares the two.
 
+pub(in crate::store) mod batch;
+
 macro_rules! job_columns {
     () => {
         "id, kind, generation, source, destination, options, state, queue, priority, attempt, max_attempts, crash_count, \
@@ -11,8 +13,32 @@ macro_rules! job_columns {
 
 macro_rules! schedule_columns {
     () => {
-        "id, name, timing, timezone, jitter_ms, missed, overlap, source, destination, options, queue, priority, \
+        "id, name, timing, timezone, jitter_ms, missed, overlap, kind, source, destination, options, queue, priority, \
          max_attempts, created_at, base_at, next_at, last_at, paused_at, ended_at, fault"
+    };
+}
+
+/// A batch and what its jobs come to; `b` and `j` are the tables.
+macro_rules! batch_columns {
+    () => {
+        "b.id, b.kind, b.name, b.source, b.destination, b.schedule_id, b.created_by, b.created_at, b.cancelled_at, \
+         MAX(CASE WHEN j.kind = 'expand' THEN j.id END) AS expand_job, \
+         MAX(CASE WHEN j.kind = 'expand' THEN j.state END) AS listing, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'scheduled') AS scheduled, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'pending') AS pending, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'running') AS running, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'completed') AS completed, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'completed' \
+             AND j.report LIKE '%\"already_present\":true%') AS already_present, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'failed') AS failed, \
+         COUNT(j.id) FILTER (WHERE j.kind = 'copy' AND j.state = 'cancelled') AS cancelled, \
+         MIN(j.started_at) AS started_at, MAX(j.finished_at) AS finished_at, \
+         CAST(COALESCE(SUM(j.bytes_moved), 0) AS BIGINT) AS bytes_moved, \
+         CAST(COALESCE(SUM(j.bytes_done), 0) AS BIGINT) AS bytes_done, \
+         CAST(COALESCE(SUM(j.bytes_total), 0) AS BIGINT) AS bytes_total, \
+         (SELECT COUNT(*) FROM batch_repositories AS r WHERE r.batch_id = b.id) AS repositories, \
+         (SELECT COUNT(*) FROM batch_repositories AS r WHERE r.batch_id = b.id AND r.failure_class IS NOT NULL) \
+             AS repositories_failed"
     };
 }
 
@@ -41,7 +67,7 @@ macro_rules! statements {
 }
 
 // PostgreSQL's texts are made by the same two.
-pub(super) use {job_columns, schedule_columns, schedule_waits, statements};
+pub(super) use {batch_columns, job_columns, schedule_columns, schedule_waits, statements};
 
 statements! {
     /// One job. ?1 id.
@@ -552,10 +578,10 @@ statements! {
     SIZES = "SELECT (SELECT COUNT(*) FROM jobs) AS jobs, (SELECT COUNT(*) FROM job_events) AS events";
 
     /// A new schedule, if its name is free. ?1 name, ?2 timing, ?3 time zone, ?4 jitter, ?5 missed, ?6 overlap, ?7 source,
-    /// ?8 destination, ?9 options, ?10 queue, ?11 priority, ?12 max attempts, ?13 paused, ?14 now, ?15 actor.
+    /// ?8 destination, ?9 options, ?10 queue, ?11 priority, ?12 max attempts, ?13 paused, ?14 now, ?15 actor, ?16 kind.
     SCHEDULE_ADD = "INSERT INTO schedules (name, timing, timezone, jitter_ms, missed, overlap, source, destination, options, \
-            queue, priority, max_attempts, paused_at, created_at, base_at, change_seq, change_actor) \
-        SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 1, ?15 \
+            queue, priority, max_attempts, paused_at, created_at, base_at, change_seq, change_actor, kind) \
+        SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, 1, ?15, ?16 \
         WHERE NOT EXISTS (SELECT 1 FROM schedules WHERE name = ?1 AND removed_at IS NULL) RETURNING id";
 
     /// The schedules, by name. ?1 one name or NULL for all.
@@ -590,7 +616,8 @@ statements! {
     /// What stands against a job of a schedule at a time. ?1 id, ?2 time.
     SCHEDULE_STATE = "SELECT overlap, EXISTS (SELECT 1 FROM schedule_occurrences WHERE schedule_id = ?1 AND at = ?2) AS known, \
         EXISTS (SELECT 1 FROM jobs WHERE schedule_id = ?1 AND state IN ('scheduled', 'pending', 'running')) AS busy, \
-        EXISTS (SELECT 1 FROM jobs WHERE schedule_id = ?1 AND state IN ('scheduled', 'pending')) AS waits \
+        EXISTS (SELECT 1 FROM jobs WHERE schedule_id = ?1 AND state IN ('scheduled', 'pending') \
+            AND (batch_id IS NULL OR kind = 'expand')) AS waits \
         FROM schedules WHERE id = ?1 AND removed_at IS NULL";
 
     /// A job of a schedule. ?1 id, ?2 state, ?3 when it starts, ?4 now, ?5 key, ?6 actor.
@@ -598,6 +625,18 @@ statements! {
             schedule_id, idempotency_key, change_seq, change_actor, change_reason) \
         SELECT source, destination, options, ?2, queue, priority, max_attempts, ?3, ?4, id, ?5, 1, ?6, 'scheduled' \
         FROM schedules WHERE id = ?1 RETURNING id";
+
+    /// A batch of a schedule. ?1 schedule, ?2 id, ?3 kind, ?4 name, ?5 rules, ?6 now, ?7 actor.
+    SCHEDULE_BATCH = "INSERT INTO batches (id, kind, name, source, destination, rules, schedule_id, created_at, created_by) \
+        SELECT ?2, ?3, ?4, source, destination, ?5, id, ?6, ?7 FROM schedules WHERE id = ?1";
+
+    /// The job that lists a batch of a schedule. ?1 schedule, ?2 batch, ?3 state, ?4 when it starts, ?5 now, ?6 key, ?7 actor,
+    /// ?8 target.
+    SCHEDULE_EXPAND = "INSERT INTO jobs (kind, source, destination, state, queue, priority, max_attempts, run_at, created_at, \
+            batch_id, schedule_id, idempotency_key, source_key, dest_key, dest_registry, options_key, change_seq, change_actor, \
+            change_reason) \
+        SELECT 'expand', source, destination, ?3, queue, priority, max_attempts, ?4, ?5, ?2, id, ?6, ?8, ?8, 'batch', '{}', 1, \
+            ?7, 'scheduled' FROM schedules WHERE id = ?1 RETURNING id";
 
     /// What became of a time. ?1 id, ?2 time, ?3 outcome, ?4 job, ?5 now, ?6 actor, ?7 detail.
     SCHEDULE_OCCURRENCE = "INSERT INTO schedule_occurrences (schedule_id, at, outcome, job_id, decided_at, actor, detail) \

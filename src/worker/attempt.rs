@@ -1,11 +1,12 @@
 //! One attempt of one job, from claim to settle, top to bottom.
 
+use super::expand;
 use super::lease::{Ended, Lease, work};
 use super::ledger::AttemptLedger;
 use super::{Parts, places::Place, presence::Presence};
 use crate::clock::{BootTime, UnixMillis};
 use crate::job::retry::{Decision, decide};
-use crate::job::{Class, Failure, Job, JobId, Parsed, Report, Stage, State, parse_row};
+use crate::job::{Class, Failure, Job, JobId, Kind, Parsed, Report, Stage, State, parse_row};
 use crate::replicate::{self, Attempt, Ledger, Published, Staged};
 use crate::store::{
     Claim, Confirmed, DestinationMoved, Fence, LatePublication, Outcome, Remark, Settled, Store, Unsettled,
@@ -53,7 +54,7 @@ pub enum Finish {
 }
 
 /// What the work came to.
-enum Verdict {
+pub(super) enum Verdict {
     Done(Report),
     Failed(replicate::Error),
     Superseded { by: JobId },
@@ -85,7 +86,7 @@ pub async fn run(
         let lease = Lease::new(&parts.store, &parts.clock, &parts.settings, &attempt, fence, claimed);
         tracing::info!(source = %claim.job.source, destination = %claim.job.destination, "claimed");
         let verdict = {
-            let work = AssertUnwindSafe(replicate(parts, &claim, &lease, &temp, &ledger, &attempt)).catch_unwind();
+            let work = AssertUnwindSafe(spine(parts, &claim, &lease, &temp, &ledger, &attempt)).catch_unwind();
             tokio::select! {
                 verdict = work => verdict.unwrap_or_else(|panic| Verdict::Panicked(panic_text(panic.as_ref()))),
                 ended = lease.keep(&controls.cancel) => match ended {
@@ -112,6 +113,21 @@ pub async fn run(
     }
     .instrument(span)
     .await
+}
+
+/// What kind of job it is decides what is done.
+async fn spine(
+    parts: &Parts,
+    claim: &Claim,
+    lease: &Lease<'_>,
+    temp: &TempFiles,
+    ledger: &Arc<dyn Ledger>,
+    attempt: &Arc<Attempt>,
+) -> Verdict {
+    match claim.job.kind {
+        Kind::Copy => replicate(parts, claim, lease, temp, ledger, attempt).await,
+        Kind::Expand => expand::run(parts, claim).await,
+    }
 }
 
 /// resolve, survey, plan, transfer, confirm, publish.

@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod descriptors;
+mod expand;
 pub mod lease;
 mod ledger;
 pub mod places;
@@ -17,6 +18,7 @@ pub mod watch;
 
 use crate::clock::{BootTime, Clock};
 use crate::job::State;
+use crate::job::batch::BatchId;
 use crate::replicate::{Attempt, Engine};
 use crate::shutdown::Shutdown;
 use crate::store::{Claim, ClaimRequest, Error, Fence, Intake, Standing, Store};
@@ -351,7 +353,7 @@ impl<R: Run> Worker<R> {
     /// many, must not pay for a claim each.
     fn stand(&mut self) {
         let room = self.room();
-        if room > 0 && !std::mem::take(&mut self.vain) {
+        if room > 0 && self.settings.batch.is_none() && !std::mem::take(&mut self.vain) {
             self.standing = Some(self.store.stand(self.request(room)));
         }
     }
@@ -369,6 +371,9 @@ impl<R: Run> Worker<R> {
     /// Claims and starts attempts, after an intake when rows wait for one. Returns how many.
     async fn claim(&mut self, room: usize, intake: bool) -> Result<usize, Error> {
         let sent = self.clock.boot();
+        if let Some(batch) = self.settings.batch {
+            return self.claim_of(batch, room, sent).await;
+        }
         let request = self.request(room);
         let claims = if intake {
             let (intake, claims) = self.store.intake_and_claim(request).await?;
@@ -383,6 +388,28 @@ impl<R: Run> Worker<R> {
         Ok(claimed)
     }
 
+    /// The same, of a batch alone: by the ids of its jobs.
+    async fn claim_of(&mut self, batch: BatchId, room: usize, sent: BootTime) -> Result<usize, Error> {
+        let jobs = self.store.batch_waiting(batch, u32::try_from(room).unwrap_or(u32::MAX)).await?;
+        let asks = jobs.into_iter().map(|job| {
+            let request = ClaimRequest { only: Some(job), room: 1, queue: None, ..self.request(1) };
+            self.store.claim(request)
+        });
+        let mut claims = Vec::new();
+        let mut failed = None;
+        for answer in futures_util::future::join_all(asks).await {
+            match answer {
+                Ok(claimed) => claims.extend(claimed),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let claimed = claims.len();
+        self.full = claimed > 0 && claimed == room;
+        // What was claimed must be worked on, whatever became of the others.
+        self.start(claims, sent);
+        failed.map_or(Ok(claimed), Err)
+    }
+
     fn start(&mut self, claims: Vec<Claim>, sent: BootTime) {
         for claim in claims {
             let fence = claim.fence();
@@ -394,7 +421,11 @@ impl<R: Run> Worker<R> {
     }
 
     async fn is_done(&self) -> bool {
-        match self.store.busy(self.settings.queue.as_deref()).await {
+        let busy = match self.settings.batch {
+            Some(batch) => self.store.batch_busy(batch).await,
+            None => self.store.busy(self.settings.queue.as_deref()).await,
+        };
+        match busy {
             Ok(busy) => !busy,
             Err(error) => {
                 tracing::error!(%error, "the database cannot be used just now, trying again");

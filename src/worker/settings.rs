@@ -1,6 +1,8 @@
 //! How workers work.
 
 use crate::clock::UnixMillis;
+use crate::job::batch::BatchId;
+use crate::mirror::Rules;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,10 @@ pub struct Settings {
     pub registry_limits: Arc<BTreeMap<String, u32>>,
     /// How long finished jobs are kept.
     pub retention: Retention,
+    /// Only jobs of this batch, and until it is finished.
+    pub batch: Option<BatchId>,
+    /// The mirrors of the configuration, by name.
+    pub mirrors: Arc<BTreeMap<String, Rules>>,
 }
 
 impl Default for Settings {
@@ -46,6 +52,8 @@ impl Default for Settings {
             shutdown_grace: Duration::from_secs(25),
             registry_limits: Arc::default(),
             retention: Retention::default(),
+            batch: None,
+            mirrors: Arc::default(),
         }
     }
 }

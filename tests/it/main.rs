@@ -8,6 +8,7 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod batch;
 mod cli;
 mod copy;
 mod readme;

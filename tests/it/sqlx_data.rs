@@ -20,7 +20,7 @@ async fn every_statement_is_described() {
     let mut described = Map::new();
     for (engine, statements) in statements() {
         for (name, text) in statements {
-            let entry = described.entry(*name).or_insert_with(|| json!({}));
+            let entry = described.entry(name).or_insert_with(|| json!({}));
             let hash = hex::encode(Sha256::digest(text));
             assert!(entry.get(engine).is_none(), "two statements are called {name}");
             entry[engine] = json!({"sha256": hash});
@@ -32,7 +32,7 @@ async fn every_statement_is_described() {
         if database.is_postgres() {
             let mut connection = PgConnection::connect(&url).await.unwrap();
             let text = |name: &str, text: &str| format!("{name} is not understood: {text}");
-            for (name, statement) in statements()[1].1 {
+            for (name, statement) in statements()[1].1.clone() {
                 let found = (&mut connection).describe(statement.into_sql_str()).await;
                 describe(
                     &mut described,
@@ -43,7 +43,7 @@ async fn every_statement_is_described() {
             }
         } else {
             let mut connection = SqliteConnection::connect(&url).await.unwrap();
-            for (name, statement) in statements()[0].1 {
+            for (name, statement) in statements()[0].1.clone() {
                 let found = (&mut connection).describe(statement.into_sql_str()).await;
                 describe(
                     &mut described,

@@ -30,9 +30,9 @@ pub struct EditArgs {
     in_queue: Option<String>,
     #[command(flatten)]
     patterns: Patterns,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "BATCH")]
-    batch: Option<String>,
+    /// Of those, only the ones of this batch.
+    #[arg(long, value_name = "BATCH", conflicts_with = "ids")]
+    batch: Option<crate::job::batch::BatchId>,
     /// Lower runs first.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i64>,

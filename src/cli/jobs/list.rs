@@ -1,9 +1,10 @@
 //! `jobs list`: newest first, a page at a time.
 
 use crate::cli::Context;
-use crate::cli::error::{Error, Result};
+use crate::cli::error::Result;
 use crate::cli::report::reason;
 use crate::cli::when::Since;
+use crate::job::batch::BatchId;
 use crate::job::{Job, JobId, State};
 use crate::store::JobFilter;
 
@@ -28,9 +29,9 @@ pub struct ListArgs {
     /// Only this queue.
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "BATCH")]
-    batch: Option<String>,
+    /// Only this batch.
+    #[arg(long, value_name = "BATCH")]
+    batch: Option<BatchId>,
     /// Jobs on a page.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=LIMIT_MOST))]
     limit: i64,
@@ -44,16 +45,13 @@ pub struct ListArgs {
 /// # Errors
 /// The database cannot be read.
 pub async fn run(context: &mut Context, arguments: ListArgs) -> Result {
-    if arguments.batch.is_some() {
-        return Err(Error::not_implemented("--batch (batches)"));
-    }
     let filter = JobFilter {
         state: arguments.state,
         source: arguments.source,
         destination: arguments.destination,
         queue: arguments.queue,
+        batch: arguments.batch.map(|batch| batch.to_string()),
         since: arguments.since.map(|since| since.at(context.clock.now())),
-        ..JobFilter::default()
     };
     let limit = u32::try_from(arguments.limit).unwrap_or(u32::MAX);
     let store = context.store().await?;

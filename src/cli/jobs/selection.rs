@@ -1,6 +1,7 @@
 //! Which jobs an operator means: named by id, or chosen by a filter.
 
-use crate::cli::error::{Error, Result};
+use crate::cli::error::Result;
+use crate::job::batch::BatchId;
 use crate::job::{Job, JobId, State};
 use crate::store::{JobFilter, Selection, Store};
 use std::collections::BTreeSet;
@@ -34,9 +35,9 @@ pub struct AnyArgs {
     queue: Option<String>,
     #[command(flatten)]
     patterns: Patterns,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "BATCH")]
-    batch: Option<String>,
+    /// Of those, only the ones of this batch.
+    #[arg(long, value_name = "BATCH", conflicts_with = "ids")]
+    batch: Option<BatchId>,
 }
 
 /// Which jobs are to be tried again.
@@ -65,9 +66,9 @@ pub struct WaitingArgs {
     queue: Option<String>,
     #[command(flatten)]
     patterns: Patterns,
-    /// Not implemented.
-    #[arg(long, hide = true, value_name = "BATCH")]
-    batch: Option<String>,
+    /// Of those, only the ones of this batch.
+    #[arg(long, value_name = "BATCH", conflicts_with = "ids")]
+    batch: Option<BatchId>,
 }
 
 /// The states of a job that waits.
@@ -95,8 +96,8 @@ pub struct Wanted {
     pub patterns: Patterns,
     /// The class of the failure.
     pub failed_class: Option<String>,
-    /// Refused so far.
-    pub batch: Option<String>,
+    /// The batch.
+    pub batch: Option<BatchId>,
 }
 
 impl From<AnyArgs> for Wanted {
@@ -121,16 +122,20 @@ impl Wanted {
     /// The jobs that were named, each once, or what the filter chooses now.
     ///
     /// # Errors
-    /// A batch was asked for, or the database cannot be read.
+    /// The database cannot be read.
     pub async fn selection(self, store: &Store) -> Result<Selection> {
-        if self.batch.is_some() {
-            return Err(Error::not_implemented("--batch (batches)"));
-        }
         if !self.ids.is_empty() {
             return Ok(Selection::Ids(self.ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()));
         }
         let Patterns { source, destination } = self.patterns;
-        let filter = JobFilter { state: self.state, queue: self.queue, source, destination, ..JobFilter::default() };
+        let filter = JobFilter {
+            state: self.state,
+            queue: self.queue,
+            source,
+            destination,
+            batch: self.batch.map(|batch| batch.to_string()),
+            ..JobFilter::default()
+        };
         if filter.source.is_none() && filter.destination.is_none() && self.failed_class.is_none() {
             return Ok(Selection::Filter(filter));
         }

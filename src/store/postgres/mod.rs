@@ -11,6 +11,7 @@
 //! not known; with an idempotency key it can be repeated.
 
 mod attempt;
+mod batch;
 mod check;
 mod claim;
 mod connect;

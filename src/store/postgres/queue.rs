@@ -183,7 +183,7 @@ pub(super) fn bind_parsed(statement: Statement, parsed: &[(JobId, Parsed)]) -> S
 /// What a row of plain SQL asks for.
 fn parse(row: &PgRow) -> Result<Result<Parsed, Invalid>, Error> {
     if row.text("kind")? != "copy" {
-        let message = "not implemented: jobs of kind expand; insert one row of kind copy for each image";
+        let message = "a job of kind expand belongs to a batch: use freightliner replicate-tree, sync or mirror run, or insert one row of kind copy for each image";
         return Ok(Err(Invalid(message.to_owned())));
     }
     let (source, destination) = (row.text("source")?, row.text("destination")?);

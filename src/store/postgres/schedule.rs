@@ -3,7 +3,8 @@
 use super::connect::{Again, Statement, plain};
 use super::{Postgres, statements as sql};
 use crate::clock::UnixMillis;
-use crate::job::schedule::{Firing, Occurrence};
+use crate::job::batch::BatchId;
+use crate::job::schedule::{Firing, MadeBatch, Occurrence};
 use crate::job::{JobId, NewSchedule, Schedule, ScheduleId};
 use crate::store::rows::{self, Columns};
 use crate::store::{Error, ScheduleChange, SchedulesDue};
@@ -24,13 +25,14 @@ impl Postgres {
             .bind(overlap.to_string())
             .bind_text(&job.source)
             .bind_text(&job.destination)
-            .bind_text(&job.parsed.options.canonical())
+            .bind_text(&job.options)
             .bind_text(&job.queue)
             .bind(job.priority)
             .bind(job.max_attempts)
             .bind(paused)
             .bind(self.inner.now())
-            .bind_text(actor);
+            .bind_text(actor)
+            .bind(job.kind.as_str());
         let rows = self.inner.bulk.rows(Again::Never, &statement).await?;
         self.inner.listener.committed();
         rows.first().map(|row| row.int("id")).transpose()
@@ -76,6 +78,10 @@ impl Postgres {
         let schedules = || firings.iter();
         let planned =
             || firings.iter().flat_map(|firing| firing.occurrences.iter().map(move |planned| (firing, planned)));
+        let batches = |read: fn(&MadeBatch) -> Option<&str>| {
+            let text = |firing: &Firing| firing.batch.as_ref().and_then(read).map(plain);
+            planned().map(|(firing, _)| text(firing)).collect::<Vec<_>>()
+        };
         let ms = |at: Option<UnixMillis>| at.map(|at| at.0);
         let statement = Statement::new(sql::SCHEDULES_FIRE)
             .bind(schedules().map(|firing| firing.schedule).collect::<Vec<_>>())
@@ -89,7 +95,17 @@ impl Postgres {
             .bind(planned().map(|(_, planned)| planned.run_at.0).collect::<Vec<_>>())
             .bind(planned().map(|(_, planned)| planned.detail.as_deref().map(plain)).collect::<Vec<_>>())
             .bind_text(actor)
-            .bind(self.inner.now());
+            .bind(self.inner.now())
+            .bind(
+                planned()
+                    .map(|(firing, _)| firing.batch.as_ref().map(|_| BatchId::now_v7().to_string()))
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                planned().map(|(firing, _)| firing.batch.as_ref().map(|batch| batch.kind.as_str())).collect::<Vec<_>>(),
+            )
+            .bind(batches(|batch| batch.name.as_deref()))
+            .bind(batches(|batch| batch.rules.as_deref()));
         let fired = self.inner.bulk.rows(Again::Never, &statement).await?;
         self.inner.listener.committed();
         fired.iter().map(rows::occurrence).collect()

@@ -4,7 +4,9 @@
 //! rows take arrays, so that one text serves any number. Those that touch rows of running jobs pass over rows that somebody
 //! else has locked, and say so, so that one such row does not stop the others.
 
-use crate::store::statements::{job_columns, schedule_columns, schedule_waits, statements};
+pub(in crate::store) mod batch;
+
+use crate::store::statements::{batch_columns, job_columns, schedule_columns, schedule_waits, statements};
 
 /// The database's clock, or the test's. A subquery, because an index is not asked with a function that may change its mind.
 macro_rules! now {
@@ -12,6 +14,8 @@ macro_rules! now {
         concat!("COALESCE(", $parameter, "::BIGINT, (SELECT now_ms()))")
     };
 }
+
+use now;
 
 statements! {
     /// One job. $1 id.
@@ -488,9 +492,9 @@ statements! {
     /// A new schedule, if its name is free. $1 name, $2 timing, $3 time zone, $4 jitter, $5 missed, $6 overlap, $7 source,
     /// $8 destination, $9 options, $10 queue, $11 priority, $12 max attempts, $13 whether paused, $14 now, $15 actor.
     SCHEDULE_ADD = concat!("INSERT INTO schedules (name, timing, timezone, jitter_ms, missed, overlap, source, destination, \
-            options, queue, priority, max_attempts, paused_at, created_at, base_at, change_seq, change_actor) \
+            options, queue, priority, max_attempts, paused_at, created_at, base_at, change_seq, change_actor, kind) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13::BOOLEAN THEN ", now!("$14"), " END, ",
-        now!("$14"), ", ", now!("$14"), ", 1, $15) ON CONFLICT (name) WHERE removed_at IS NULL DO NOTHING RETURNING id");
+        now!("$14"), ", ", now!("$14"), ", 1, $15, $16) ON CONFLICT (name) WHERE removed_at IS NULL DO NOTHING RETURNING id");
 
     /// The schedules, by name. $1 one name or NULL for all.
     SCHEDULES = concat!("SELECT ", schedule_columns!(), " FROM schedules \
@@ -518,7 +522,8 @@ statements! {
 
     /// Schedules go on to their next times, those that are as they were seen, and what became of their times is written down,
     /// with the jobs. Of schedules: $1 ids, $2 next times seen, $3 bases seen (NULL: by hand), $4 next times, $5 faults. Of
-    /// times: $6 schedules, $7 times, $8 outcomes, $9 when jobs start, $10 details. $11 actor, $12 now.
+    /// times: $6 schedules, $7 times, $8 outcomes, $9 when jobs start, $10 details; $13 their batches or NULL, $14 kinds, $15 names and
+    /// $16 rules of these. $11 actor, $12 now.
     SCHEDULES_FIRE = concat!("WITH clock AS MATERIALIZED (SELECT ", now!("$12"), " AS now), \
         moved AS (UPDATE schedules AS s SET \
             next_at = CASE WHEN w.base IS NULL THEN s.next_at ELSE w.next_at END, \
@@ -532,18 +537,26 @@ statements! {
                 AND s.base_at = w.base AND s.paused_at IS NULL AND s.ended_at IS NULL AND s.fault IS NULL) \
             RETURNING s.id, s.overlap, s.source, s.destination, s.options, s.queue, s.priority, s.max_attempts, \
                 w.base IS NULL AS by_hand), \
-        planned AS MATERIALIZED (SELECT m.*, o.at, o.run_at, o.detail, 'schedule:' || m.id || ':' || o.at AS key, CASE \
+        planned AS MATERIALIZED (SELECT m.*, o.at, o.run_at, o.detail, o.batch, o.batch_kind, o.batch_name, o.rules, 'schedule:' || m.id || ':' || o.at AS key, CASE \
                 WHEN o.outcome = 'fired' AND NOT m.by_hand AND (m.overlap = 'skip' AND EXISTS (SELECT FROM jobs AS j \
                         WHERE j.schedule_id = m.id AND j.state IN ('scheduled', 'pending', 'running')) \
                     OR m.overlap = 'queue' AND EXISTS (SELECT FROM jobs AS j \
-                        WHERE j.schedule_id = m.id AND j.state IN ('scheduled', 'pending'))) \
+                        WHERE j.schedule_id = m.id AND j.state IN ('scheduled', 'pending') \
+                        AND (j.batch_id IS NULL OR j.kind = 'expand'))) \
                 THEN 'overlapped' ELSE o.outcome END AS outcome \
-            FROM unnest($6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::BIGINT[], $10::TEXT[]) AS o (id, at, outcome, run_at, detail) \
+            FROM unnest($6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::BIGINT[], $10::TEXT[], $13::TEXT[], $14::TEXT[], $15::TEXT[], \
+                $16::TEXT[]) AS o (id, at, outcome, run_at, detail, batch, batch_kind, batch_name, rules) \
             JOIN moved AS m ON m.id = o.id \
             WHERE NOT EXISTS (SELECT FROM schedule_occurrences AS x WHERE x.schedule_id = o.id AND x.at = o.at)), \
-        made AS (INSERT INTO jobs (source, destination, options, state, queue, priority, max_attempts, run_at, created_at, \
+        batched AS (INSERT INTO batches (id, kind, name, source, destination, rules, schedule_id, created_at, created_by) \
+            SELECT batch, batch_kind, batch_name, source, destination, rules, id, clock.now, $11 \
+            FROM planned, clock WHERE outcome = 'fired' AND batch IS NOT NULL), \
+        made AS (INSERT INTO jobs (kind, source, destination, options, batch_id, source_key, dest_key, dest_registry, options_key, \
+                state, queue, priority, max_attempts, run_at, created_at, \
                 schedule_id, idempotency_key, change_seq, change_actor, change_reason) \
-            SELECT source, destination, options, CASE WHEN run_at > clock.now THEN 'scheduled' ELSE 'pending' END, queue, \
+            SELECT CASE WHEN batch IS NULL THEN 'copy' ELSE 'expand' END, source, destination, \
+                CASE WHEN batch IS NULL THEN options ELSE '{}' END, batch, 'batch:' || batch, 'batch:' || batch, \
+                CASE WHEN batch IS NOT NULL THEN 'batch' END, CASE WHEN batch IS NOT NULL THEN '{}' END, CASE WHEN run_at > clock.now THEN 'scheduled' ELSE 'pending' END, queue, \
                 priority, max_attempts, run_at, clock.now, id, key, 1, $11, 'scheduled' \
             FROM planned, clock WHERE outcome = 'fired' ORDER BY id, at RETURNING id, idempotency_key), \
         noted AS (INSERT INTO schedule_occurrences (schedule_id, at, outcome, job_id, decided_at, actor, detail) \

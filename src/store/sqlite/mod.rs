@@ -6,6 +6,7 @@
 mod attempt;
 mod backup;
 mod batch;
+mod batch_rows;
 mod check;
 mod checkpoint;
 mod claim;

@@ -87,7 +87,7 @@ impl Sqlite {
                     .and_then(|options| parse_row(&source, &destination, &options))
             } else {
                 Err(Invalid(
-                    "not implemented: jobs of kind expand; insert one row of kind copy for each image".to_owned(),
+                    "a job of kind expand belongs to a batch: use freightliner replicate-tree, sync or mirror run, or insert one row of kind copy for each image".to_owned(),
                 ))
             };
             parsed.push((row.try_get("id")?, verdict));

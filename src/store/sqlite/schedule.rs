@@ -4,6 +4,7 @@ use super::Sqlite;
 use super::direct::Direct;
 use super::writer::Lane;
 use crate::clock::UnixMillis;
+use crate::job::batch::{BatchId, expand_key};
 use crate::job::schedule::{Fate, Firing, Occurrence, Planned, occurrence_key};
 use crate::job::{JobId, NewSchedule, Overlap, Schedule, ScheduleId};
 use crate::store::rows::{self, Columns};
@@ -19,8 +20,7 @@ impl Sqlite {
         let (now, actor) = (self.inner.clock.now(), actor.to_owned());
         let added = self.write(Lane::Control, move |connection| {
             let NewSchedule { name, timing, timezone, jitter_ms, missed, overlap, job, paused } = schedule;
-            let options = job.parsed.options.canonical();
-            let parameters = (
+            let parameters = rusqlite::params![
                 name,
                 timing,
                 timezone,
@@ -29,14 +29,15 @@ impl Sqlite {
                 overlap.to_string(),
                 job.source,
                 job.destination,
-                options,
+                job.options,
                 job.queue,
                 job.priority,
                 job.max_attempts,
                 paused.then_some(now.0),
                 now.0,
                 actor,
-            );
+                job.kind.as_str(),
+            ];
             connection.first(sql::SCHEDULE_ADD, parameters, |row| row.int("id"))
         });
         added.await.inspect(|_| self.inner.watch.committed())
@@ -159,6 +160,14 @@ fn fate(connection: &Direct, firing: &Firing, planned: &Planned) -> Result<Optio
 fn make(connection: &Direct, firing: &Firing, planned: &Planned, now: UnixMillis, actor: &str) -> Result<JobId, Error> {
     let state = if planned.run_at > now { "scheduled" } else { "pending" };
     let key = occurrence_key(firing.schedule, planned.at);
+    if let Some(batch) = &firing.batch {
+        let id = BatchId::now_v7();
+        let (name, rules) = (batch.name.as_deref(), batch.rules.as_deref());
+        let row = (firing.schedule, id.to_string(), batch.kind.as_str(), name, rules, now.0, actor);
+        connection.run(sql::SCHEDULE_BATCH, row)?;
+        let job = (firing.schedule, id.to_string(), state, planned.run_at.0, now.0, key, actor, expand_key(id));
+        return connection.one(sql::SCHEDULE_EXPAND, job, |row| row.int("id"));
+    }
     let job = (firing.schedule, state, planned.run_at.0, now.0, key, actor);
     connection.one(sql::SCHEDULE_JOB, job, |row| row.int("id"))
 }

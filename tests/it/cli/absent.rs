@@ -1,21 +1,9 @@
 //! What the contract names and what is not there yet says so, and is in no help.
 
-use super::{error, number};
+use super::error;
 use crate::support::binary::Binary;
 
-const COMMANDS: [&str; 11] = [
-    "serve",
-    "replicate-tree a b",
-    "sync --config x",
-    "batch list",
-    "checkpoint list",
-    "login x",
-    "logout x",
-    "credentials list",
-    "keys list",
-    "mirror list",
-    "config show",
-];
+const COMMANDS: [&str; 6] = ["serve", "login x", "logout x", "credentials list", "keys list", "config show"];
 
 #[test]
 fn commands() {
@@ -37,23 +25,6 @@ fn commands() {
     assert!(!help.contains("  prune "), "{help}");
     let output = binary.run(&["scan", "alpine"]).expect_code(1);
     assert_eq!(output.errors(), "error: not implemented: use syft/grype/skopeo\n");
-}
-
-#[test]
-fn options() {
-    let binary = Binary::new();
-    for option in ["--tags=a,b", "--all-tags"] {
-        for command in ["replicate", "enqueue"] {
-            let output = binary.run(&[command, option, "a.example/x:1", "b.example/x:1"]).expect_code(1);
-            let name = option.split('=').next().unwrap();
-            assert!(output.errors().starts_with(&format!("error: not implemented: {name}")), "{option}: {output}");
-            let help = binary.run(&[command, "--help"]).success().text();
-            assert!(!help.contains(&format!("  {name}")), "{name}: {help}");
-        }
-    }
-    binary.run(&["jobs", "list", "--batch", "x"]).expect_code(1);
-    binary.run(&["jobs", "cancel", "--state", "pending", "--batch", "x"]).expect_code(1);
-    assert_eq!(number(&binary, "(SELECT count(*) FROM jobs)"), 0);
 }
 
 #[test]

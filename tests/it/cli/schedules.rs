@@ -16,7 +16,7 @@ const NIGHTLY: [&str; 10] = [
     "a.example/x:1",
     "b.example/x:1",
 ];
-const SCHEDULE: [&str; 20] = [
+const SCHEDULE: [&str; 21] = [
     "id",
     "name",
     "state",
@@ -25,6 +25,7 @@ const SCHEDULE: [&str; 20] = [
     "jitter_ms",
     "missed",
     "overlap",
+    "kind",
     "source",
     "destination",
     "options",
@@ -141,8 +142,8 @@ fn what_makes_no_sense_is_refused_and_nothing_is_written() {
         (&["a.example/x:1", "b.example/x:1", "--idempotency-key", "k"], "makes no sense", 2),
         (&["a.example/x:1", "b.example/x:1", "--dry-run"], "makes no sense", 2),
         (&["a.example/x:1", "b.example/x:1", "--nonsense"], "--nonsense", 2),
-        (&["mirror", "nightly"], "not implemented", 1),
-        (&["replicate-tree", "a", "b"], "not implemented", 1),
+        (&["mirror"], "NAME", 2),
+        (&["replicate-tree", "a", "b"], "names no registry", 2),
     ] {
         let output =
             binary.run(&[&["schedule", "add", "x", "--cron", "@daily", "--"], what].concat()).expect_code(code);

@@ -10,6 +10,7 @@ mod sqlite {
     pub type Bench = super::Bench<super::OnSqlite>;
 
     mod attempts;
+    mod batches;
     mod checks;
     mod claims;
     mod enqueue;
@@ -35,6 +36,7 @@ mod postgres {
     pub type Bench = super::Bench<super::OnPostgres>;
 
     mod attempts;
+    mod batches;
     mod checks;
     mod claims;
     mod enqueue;

@@ -2,7 +2,8 @@
 
 use super::{Bench, copy};
 use freightliner::clock::UnixMillis;
-use freightliner::job::schedule::{Fate, Firing, Occurrence};
+use freightliner::job::batch::{BatchKind, BatchState};
+use freightliner::job::schedule::{Asked, Fate, Firing, Occurrence, ScheduleKind};
 use freightliner::job::{Missed, NewSchedule, Overlap, Schedule, State};
 use freightliner::schedule::Scheduler;
 use freightliner::schedule::plan::plan;
@@ -17,7 +18,7 @@ fn every_minute(name: &str) -> NewSchedule {
         jitter_ms: 0,
         missed: Missed::Once,
         overlap: Overlap::Skip,
-        job: copy("a.example/app:1", &format!("b.example/app:{name}")),
+        job: copy("a.example/app:1", &format!("b.example/app:{name}")).into(),
         paused: false,
     }
 }
@@ -34,6 +35,71 @@ async fn named(bench: &Bench, name: &str) -> Schedule {
     let found = bench.store.schedules(Some(name)).await.unwrap();
     assert_eq!(found.len(), 1, "{name}");
     found.into_iter().next().unwrap()
+}
+
+#[tokio::test]
+async fn a_time_of_a_tree_or_a_mirror_makes_one_batch() {
+    let bench = Bench::new().await;
+    let what = |kind, source: &str, destination: &str, options: &str| Asked {
+        kind,
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        options: options.to_owned(),
+        queue: "slow".to_owned(),
+        priority: 9,
+        max_attempts: 3,
+    };
+    let tree = what(ScheduleKind::Tree, "a.example/x", "b.example/y", "{\"include_tags\":[\"v*\"]}");
+    add(&bench, NewSchedule { job: tree, ..every_minute("tree") }).await;
+    add(&bench, NewSchedule { job: what(ScheduleKind::Mirror, "nightly", "", "{}"), ..every_minute("mirror") }).await;
+    let wrong = what(ScheduleKind::Tree, "nowhere", "b.example/y", "{}");
+    add(&bench, NewSchedule { job: wrong, ..every_minute("wrong") }).await;
+    let (mut one, mut other) = (scheduler(&bench), scheduler(&bench));
+    fire_all(&mut one).await;
+    assert!(named(&bench, "wrong").await.fault.unwrap().contains("names no registry"));
+    bench.hand.advance(Duration::from_secs(61));
+    assert_eq!(fire_all(&mut one).await + fire_all(&mut other).await, 2);
+    let batches = bench.store.batches(None, None, 10).await.unwrap();
+    assert_eq!(batches.len(), 2);
+    for batch in &batches {
+        let rules = bench.store.batch_rules(batch.id).await.unwrap();
+        let job = bench.store.job(batch.expand_job.unwrap()).await.unwrap().unwrap();
+        assert_eq!((job.queue.as_str(), job.priority, job.schedule_id), ("slow", 9, batch.schedule_id));
+        match batch.kind {
+            BatchKind::Mirror => assert_eq!((batch.name.as_deref(), rules), (Some("nightly"), None)),
+            _ => assert!(rules.unwrap().contains("include"), "{batch:?}"),
+        }
+    }
+    // The last run is not over.
+    bench.hand.advance(Duration::from_secs(60));
+    fire_all(&mut one).await;
+    assert_eq!(bench.store.batches(None, None, 10).await.unwrap().len(), 2);
+    // Its copies belong to the run: one that waits is no second run.
+    let claims = bench.claim(5).await;
+    for claim in claims {
+        let id = batches.iter().find(|batch| batch.expand_job == Some(claim.job.id)).unwrap().id;
+        let copy = copy("a.example/x:1", &format!("b.example/{id}:1"));
+        bench.store.batch_take(claim.fence(), id, vec![copy], "test").await.unwrap().unwrap();
+        bench.complete(claim).await;
+    }
+    bench.sql("UPDATE schedules SET overlap = 'queue'").await.unwrap();
+    bench.hand.advance(Duration::from_secs(60));
+    fire_all(&mut one).await;
+    assert_eq!(
+        bench.store.batches(None, None, 10).await.unwrap().len(),
+        4,
+        "one run waits beside the copies of the last"
+    );
+    bench.hand.advance(Duration::from_secs(60));
+    fire_all(&mut one).await;
+    assert_eq!(bench.store.batches(None, None, 10).await.unwrap().len(), 4);
+    bench.sql("UPDATE schedules SET overlap = 'cancel'").await.unwrap();
+    bench.hand.advance(Duration::from_secs(60));
+    fire_all(&mut one).await;
+    let batches = bench.store.batches(None, None, 10).await.unwrap();
+    assert_eq!(batches.len(), 6);
+    let cancelled = batches.iter().filter(|batch| batch.state == BatchState::Cancelled).count();
+    assert_eq!(cancelled, 4, "{batches:#?}");
 }
 
 fn scheduler(bench: &Bench) -> Scheduler {
@@ -197,6 +263,7 @@ async fn a_schedule_is_paused_resumed_and_removed_and_its_history_stays() {
     assert_eq!(fire_all(&mut scheduler).await, 0);
     // By hand all the same.
     let by_hand = Firing {
+        batch: None,
         schedule: schedule.id,
         seen: None,
         next_at: None,

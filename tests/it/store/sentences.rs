@@ -290,6 +290,37 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("changed", "Noticed within", &["commits_of_others_are_noticed"]),
     ("changed", "Safe to drop", &["commits_of_others_are_noticed"]),
     ("is_closed", "Nothing can", &["what_was_acknowledged_is_there_after_closing"]),
+    ("batch_add", "Writes a batch", &["a_batch_is_written_down_once_with_the_job_that_lists_it"]),
+    ("batch_add", "Returns that job", &["a_batch_is_written_down_once_with_the_job_that_lists_it"]),
+    ("batch_add", "A batch of", &["a_batch_is_written_down_once_with_the_job_that_lists_it"]),
+    ("batches", "Batches, newest first", &["batches_are_listed_newest_first_page_by_page"]),
+    ("batch_rules", "What is to", &["the_rules_of_a_mirror_are_said_once"]),
+    ("batch_rules_say", "Says what is", &["the_rules_of_a_mirror_are_said_once"]),
+    ("batch_rules_say", "False when the", &["the_rules_of_a_mirror_are_said_once"]),
+    ("batch_take", "Makes copies of", &["copies_are_made_once_under_the_fence"]),
+    ("batch_take", "[`Error::Backend`];", &[LOCKED]),
+    ("batch_take", "None when the", &["copies_are_made_once_under_the_fence"]),
+    (
+        "batch_listed",
+        "Writes down what",
+        &["what_became_of_repositories_is_written_down_and_changes_when_they_are_listed_again"],
+    ),
+    (
+        "batch_listed",
+        "False when the",
+        &["what_became_of_repositories_is_written_down_and_changes_when_they_are_listed_again"],
+    ),
+    (
+        "batch_repositories",
+        "What became of",
+        &["what_became_of_repositories_is_written_down_and_changes_when_they_are_listed_again"],
+    ),
+    ("batch_waiting", "Jobs of a", &["jobs_of_a_batch_that_may_be_claimed_are_told_and_when_it_is_over"]),
+    ("batch_waiting", "Best first, at", &["jobs_of_a_batch_that_may_be_claimed_are_told_and_when_it_is_over"]),
+    ("batch_busy", "Some job of", &["jobs_of_a_batch_that_may_be_claimed_are_told_and_when_it_is_over"]),
+    ("batch_stop", "Has nothing more", &["a_batch_that_was_called_off_takes_no_more_until_it_goes_on"]),
+    ("batch_stop", "False: it", &["a_batch_that_was_called_off_takes_no_more_until_it_goes_on"]),
+    ("batch_stop", "Its jobs are", &["a_batch_that_was_called_off_takes_no_more_until_it_goes_on"]),
     ("schedule_add", "Writes a schedule", &["a_schedule_that_was_written_down_is_read_back_and_its_name_is_taken"]),
     ("schedule_add", "None: there", &["a_schedule_that_was_written_down_is_read_back_and_its_name_is_taken"]),
     ("schedules", "The schedules, by", &["a_schedule_that_was_written_down_is_read_back_and_its_name_is_taken"]),
@@ -323,8 +354,12 @@ const LOCKED: &str = "a_database_that_stays_locked_is_an_error_and_nothing_of_wh
 
 /// Methods of the store with the sentences of their docs.
 fn sentences() -> Vec<(String, String)> {
-    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/mod.rs")).unwrap();
-    let (_, methods) = source.split_once("impl Store {").expect("the store has methods");
+    let read = |file: &str| {
+        let source =
+            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store").join(file)).unwrap();
+        source.split_once("impl Store {").expect("the store has methods").1.to_owned()
+    };
+    let methods = [read("mod.rs"), read("batch.rs")].concat();
     let (mut sentences, mut docs) = (Vec::new(), String::new());
     for line in methods.lines().map(str::trim) {
         if let Some(doc) = line.strip_prefix("///") {

@@ -23,6 +23,7 @@ pub struct ImageBuilder {
     with_media_type: bool,
     layers: Vec<LayerSpec>,
     platform: Value,
+    created: String,
     changes: Map<String, Value>,
 }
 
@@ -36,8 +37,15 @@ impl ImageBuilder {
             with_media_type: true,
             layers: Vec::new(),
             platform: json!({ "architecture": "amd64", "os": "linux" }),
+            created: "2024-01-01T00:00:00Z".to_owned(),
             changes: Map::new(),
         }
+    }
+
+    /// When its configuration says that it was made.
+    pub fn created(mut self, time: &str) -> Self {
+        time.clone_into(&mut self.created);
+        self
     }
 
     /// A Docker image, manifest version 2, schema 2.
@@ -140,7 +148,7 @@ impl ImageBuilder {
         }
 
         let mut config = json!({
-            "created": "2024-01-01T00:00:00Z",
+            "created": self.created,
             "config": { "Env": [format!("SEED={}", self.seed)], "Cmd": ["/bin/true"] },
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
             "history": diff_ids.iter().map(|id| json!({ "created_by": format!("add {id}") })).collect::<Vec<_>>(),

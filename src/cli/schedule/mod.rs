@@ -1,17 +1,15 @@
 //! `schedule`: what is enqueued again and again.
 
-use super::arguments::usage;
-use super::copy::CopyArgs;
+mod add;
+
 use super::error::{Error, Result};
 use super::{Context, when};
 use crate::clock::UnixMillis;
+use crate::job::Schedule;
 use crate::job::schedule::{Fate, Firing, Occurrence, Planned};
-use crate::job::{Missed, NewJob, NewSchedule, Overlap, Schedule, parse_row};
-use crate::schedule::{Timing, utc};
+use crate::schedule::{Timing, plan, utc};
 use crate::store::ScheduleChange;
-use clap::Parser;
 use serde::Serialize;
-use std::time::Duration;
 
 /// Times that `schedule show` tells of.
 const SHOWN: u32 = 20;
@@ -22,7 +20,7 @@ const MOST_NEXT: i64 = 10_000;
 #[derive(Debug, clap::Subcommand)]
 pub enum ScheduleCommand {
     /// Write a schedule down; whoever works fires it.
-    Add(AddArgs),
+    Add(add::AddArgs),
     /// List schedules and their next times.
     List,
     /// Show a schedule, and what became of its last times.
@@ -61,59 +59,13 @@ pub struct NextArgs {
     after: Option<UnixMillis>,
 }
 
-/// A new schedule.
-#[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("timing").required(true))]
-pub struct AddArgs {
-    /// The name of the schedule, unique.
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// When: five cron fields (minute hour day month weekday), six with seconds in front, or @hourly, @daily and the like.
-    #[arg(long, value_name = "EXPR", group = "timing")]
-    cron: Option<String>,
-    /// When: each time this much has passed, for example 15m.
-    #[arg(long, value_name = "DURATION", group = "timing", value_parser = when::duration)]
-    every: Option<Duration>,
-    /// When: once, at this time, for example 2026-11-23T06:00:00Z.
-    #[arg(long, value_name = "TIME", group = "timing", value_parser = when::time)]
-    once: Option<UnixMillis>,
-    /// The time zone of the cron fields, for example Europe/Berlin.
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
-    timezone: String,
-    /// Times at which nobody worked: skip them, make up for them once, or catch-up=N for the last N of them.
-    #[arg(long, value_name = "HOW", default_value_t, value_parser = str::parse::<Missed>)]
-    missed: Missed,
-    /// When the last run is not over: skip this one, queue one, allow both, or cancel the old one.
-    #[arg(long, value_name = "HOW", default_value_t, value_parser = str::parse::<Overlap>)]
-    overlap: Overlap,
-    /// Start each job up to so much later.
-    #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true, value_parser = when::duration)]
-    jitter: Duration,
-    /// Write it down paused.
-    #[arg(long)]
-    paused: bool,
-    /// What to enqueue: SRC DST [options of enqueue].
-    #[arg(last = true, required = true, num_args = 1.., value_name = "SRC DST [OPTIONS]")]
-    what: Vec<String>,
-}
-
-/// What stands behind `--`.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true, disable_help_flag = true)]
-struct Copy {
-    source: String,
-    destination: String,
-    #[command(flatten)]
-    copy: CopyArgs,
-}
-
 /// Does it.
 ///
 /// # Errors
 /// Something that was typed is wrong, there is no such schedule, or the database cannot be used.
 pub async fn run(context: &mut Context, command: ScheduleCommand) -> Result {
     match command {
-        ScheduleCommand::Add(arguments) => add(context, arguments).await,
+        ScheduleCommand::Add(arguments) => add::run(context, arguments).await,
         ScheduleCommand::List => list(context).await,
         ScheduleCommand::Show(NameArgs { name }) => show(context, &name).await,
         ScheduleCommand::Next(arguments) => next(context, &arguments).await,
@@ -122,75 +74,6 @@ pub async fn run(context: &mut Context, command: ScheduleCommand) -> Result {
         ScheduleCommand::Resume(NameArgs { name }) => change(context, &name, ScheduleChange::Resume).await,
         ScheduleCommand::Remove(NameArgs { name }) => change(context, &name, ScheduleChange::Remove).await,
     }
-}
-
-async fn add(context: &mut Context, arguments: AddArgs) -> Result {
-    let job = job(context, &arguments.what)?;
-    let timing = match (&arguments.cron, arguments.every, arguments.once) {
-        (Some(cron), ..) => cron.trim().to_owned(),
-        (None, Some(every), _) => format!("@every {}", exact(every)),
-        (None, None, once) => format!("@once {}", utc(once.unwrap_or_else(|| context.clock.now()))),
-    };
-    let parsed = Timing::parse(&timing, &arguments.timezone).map_err(Error::usage)?;
-    let now = context.clock.now();
-    if arguments.once.is_some_and(|once| once <= now) {
-        return Err(Error::usage(format!("{} is over", utc(arguments.once.unwrap_or(now))))
-            .hint("use `freightliner enqueue` for now, or a time to come"));
-    }
-    let schedule = NewSchedule {
-        name: arguments.name.clone(),
-        timing,
-        timezone: arguments.timezone,
-        jitter_ms: i64::try_from(arguments.jitter.as_millis()).unwrap_or(i64::MAX),
-        missed: arguments.missed,
-        overlap: arguments.overlap,
-        job,
-        paused: arguments.paused,
-    };
-    schedule.check()?;
-    let Some(first) = parsed.first(now) else {
-        return Err(Error::usage(format!("`{}` never comes", schedule.timing)).hint("see the day and the month"));
-    };
-    let store = context.store().await?;
-    let Some(id) = store.schedule_add(schedule, &context.actor()).await? else {
-        let message = format!("there is a schedule `{}` already", arguments.name);
-        return Err(Error::failed("exists", message).hint("choose another name, or remove that one first"));
-    };
-    if context.format().is_json() {
-        return context.output.json(&serde_json::json!({"id": id, "name": arguments.name, "next_at": utc(first)}));
-    }
-    context.output.line(&id.to_string())?;
-    let held = if arguments.paused { ", when it is resumed" } else { "" };
-    context.notes.note(&format!("its first time is {} ({}){held}", parsed.local(first), utc(first)));
-    Ok(())
-}
-
-/// A duration in the largest unit that says it exactly.
-fn exact(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let (unit_ms, unit) = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
-        .into_iter()
-        .find(|(unit_ms, _)| ms.is_multiple_of(*unit_ms))
-        .unwrap_or((1, "ms"));
-    format!("{}{unit}", ms / unit_ms)
-}
-
-/// The job that the words behind `--` mean.
-fn job(context: &Context, what: &[String]) -> Result<NewJob> {
-    if let Some(word @ ("mirror" | "replicate-tree")) = what.first().map(String::as_str) {
-        return Err(Error::not_implemented(&format!("schedules of `{word}`: each schedule makes one copy so far")));
-    }
-    let Copy { source, destination, copy } = Copy::try_parse_from(what).map_err(|error| usage(&error))?;
-    copy.check()?;
-    let senseless = [
-        ("--at and --in", copy.has_time()),
-        ("--idempotency-key", copy.idempotency_key.is_some()),
-        ("--dry-run", copy.dry_run),
-    ];
-    if let Some((option, _)) = senseless.into_iter().find(|(_, given)| *given) {
-        return Err(Error::usage(format!("{option} makes no sense for a job that is made again and again")));
-    }
-    copy.job(context, &source, &destination)
 }
 
 /// A schedule as programs see it.
@@ -204,6 +87,7 @@ struct Row<'a> {
     jitter_ms: i64,
     missed: &'a str,
     overlap: &'a str,
+    kind: &'a str,
     source: &'a str,
     destination: &'a str,
     options: &'a serde_json::Value,
@@ -251,6 +135,7 @@ impl<'a> From<&'a Schedule> for Row<'a> {
             jitter_ms: schedule.jitter_ms,
             missed: &schedule.missed,
             overlap: &schedule.overlap,
+            kind: &schedule.kind,
             source: &schedule.source,
             destination: &schedule.destination,
             options: &schedule.options,
@@ -304,11 +189,19 @@ async fn list(context: &mut Context) -> Result {
                 schedule.timezone.clone(),
                 next_at(schedule).map(utc).unwrap_or_default(),
                 schedule.last_at.map(utc).unwrap_or_default(),
-                schedule.source.clone(),
+                what(schedule),
                 schedule.destination.clone(),
             ]
         }),
     )
+}
+
+/// What it copies, for people.
+fn what(schedule: &Schedule) -> String {
+    match schedule.kind.as_str() {
+        "copy" => schedule.source.clone(),
+        kind => format!("{kind} {}", schedule.source),
+    }
 }
 
 /// The schedule of this name.
@@ -338,8 +231,8 @@ async fn show(context: &mut Context, name: &str) -> Result {
         ("jitter", (schedule.jitter_ms > 0).then(|| format!("{} ms", schedule.jitter_ms))),
         ("missed times", Some(schedule.missed.clone())),
         ("overlaps", Some(schedule.overlap.clone())),
-        ("source", Some(schedule.source.clone())),
-        ("destination", Some(schedule.destination.clone())),
+        ("source", Some(what(&schedule))),
+        ("destination", Some(schedule.destination.clone()).filter(|text| !text.is_empty())),
         (
             "options",
             schedule.options.as_object().is_some_and(|all| !all.is_empty()).then(|| schedule.options.to_string()),
@@ -398,11 +291,11 @@ async fn next(context: &mut Context, arguments: &NextArgs) -> Result {
 
 async fn fire(context: &mut Context, name: &str) -> Result {
     let schedule = named(context, name).await?;
-    parse_row(&schedule.source, &schedule.destination, &schedule.options)
-        .map_err(|why| Error::failed("faulty", format!("schedule `{name}`: {why}")))?;
+    let batch = plan::batch(&schedule).map_err(|why| Error::failed("faulty", format!("schedule `{name}`: {why}")))?;
     let now = context.clock.now();
     let by_hand = Planned { at: now, fate: Fate::Fired, run_at: now, detail: Some("by hand".to_owned()) };
-    let firing = Firing { schedule: schedule.id, seen: None, next_at: None, fault: None, occurrences: vec![by_hand] };
+    let firing =
+        Firing { schedule: schedule.id, seen: None, next_at: None, fault: None, occurrences: vec![by_hand], batch };
     let actor = context.actor();
     let fired = context.store().await?.schedules_fire(vec![firing], &actor).await?;
     let Some(job) = fired.into_iter().find_map(|occurrence| occurrence.job) else {

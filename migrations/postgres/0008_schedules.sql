@@ -89,8 +89,17 @@ CREATE TRIGGER schedules_truncate_guard BEFORE TRUNCATE ON schedules
 EXECUTE FUNCTION @schema@.refuse('schedules are not deleted, their history names them: set removed_at');
 CREATE TRIGGER schedule_occurrences_update_guard BEFORE UPDATE ON schedule_occurrences
 FOR EACH ROW EXECUTE FUNCTION @schema@.refuse('history is never changed');
+-- Retention removes times whose jobs it has removed before.
+CREATE FUNCTION @schema@.schedule_occurrences_before_delete() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.decided_at > @schema@.now_ms() - 86400000 OR EXISTS (SELECT FROM @schema@.jobs WHERE id = OLD.job_id) THEN
+        RAISE EXCEPTION 'history is never deleted by hand' USING ERRCODE = '23000';
+    END IF;
+    RETURN OLD;
+END
+$$;
 CREATE TRIGGER schedule_occurrences_delete_guard BEFORE DELETE ON schedule_occurrences
-FOR EACH ROW EXECUTE FUNCTION @schema@.refuse('history is never deleted by hand');
+FOR EACH ROW EXECUTE FUNCTION @schema@.schedule_occurrences_before_delete();
 CREATE TRIGGER schedule_occurrences_truncate_guard BEFORE TRUNCATE ON schedule_occurrences
 EXECUTE FUNCTION @schema@.refuse('history is never deleted by hand');
 

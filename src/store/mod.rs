@@ -44,7 +44,7 @@ use uuid::Uuid;
 /// describes each.
 #[must_use]
 pub fn statements() -> [(&'static str, Vec<(&'static str, &'static str)>); 2] {
-    let sqlite = [statements::ALL, statements::batch::ALL];
+    let sqlite = [statements::ALL, statements::batch::ALL, statements::schedule::ALL];
     let postgres = [postgres::statements::ALL, postgres::statements::batch::ALL];
     [("sqlite", sqlite.concat()), ("postgres", postgres.concat())]
 }
@@ -539,7 +539,8 @@ impl Store {
         on!(self, store => store.why(id).await)
     }
 
-    /// Removes at most `limit` finished jobs with their history, and old keys; what was removed, when and by whom stays on
+    /// Removes at most `limit` finished jobs with their history, old keys, and batches and times of schedules that have no job any
+    /// more; what was removed of jobs, when and by whom stays on
     /// record. One short transaction. A job that somebody retries meanwhile stays, also when it is finished again.
     ///
     /// # Errors

@@ -100,6 +100,8 @@ fn the_columns_in_the_readme_are_those_of_the_views() {
         "audit_events",
         "audit_attempts",
         "audit_transfers",
+        "audit_schedules",
+        "audit_batches",
         "audit_queues",
         "audit_prunes",
         "queue_depth",

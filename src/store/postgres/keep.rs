@@ -60,6 +60,8 @@ impl Postgres {
         if let Some(before) = retention.keys_before {
             let statement = Statement::new(sql::PRUNE_KEYS).bind(before.0).bind(limit);
             pruned.keys = self.inner.bulk.row(&statement).await?.count("keys")?;
+            let statement = Statement::new(sql::PRUNE_BATCHES).bind(before.0).bind(limit);
+            self.inner.bulk.row(&statement).await?;
             pruned.more |= i64::try_from(pruned.keys).unwrap_or(i64::MAX) >= limit;
         }
         Ok(pruned)

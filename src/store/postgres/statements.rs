@@ -313,6 +313,15 @@ statements! {
                 WHERE w.seen_at >= ", now!("$2"), " - $3::BIGINT AND (w.queue IS NULL OR w.queue = j.queue)) AS places \
         FROM jobs AS j LEFT JOIN queues AS q ON q.name = j.queue WHERE j.id = $1");
 
+    /// Removes batches that are not kept any more, and times of schedules: their jobs are gone. $1 made before, $2 limit.
+    PRUNE_BATCHES = "WITH old AS MATERIALIZED (SELECT b.id FROM batches AS b WHERE b.created_at < $1 \
+            AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.batch_id = b.id) ORDER BY b.created_at LIMIT $2::BIGINT), \
+        repositories AS (DELETE FROM batch_repositories WHERE batch_id IN (SELECT id FROM old)), \
+        times AS (DELETE FROM schedule_occurrences WHERE (schedule_id, at) IN (SELECT o.schedule_id, o.at \
+            FROM schedule_occurrences AS o WHERE o.decided_at < LEAST($1, (SELECT now_ms()) - 86400000) \
+            AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.id = o.job_id) LIMIT $2::BIGINT)), \
+        gone AS (DELETE FROM batches WHERE id IN (SELECT id FROM old) RETURNING id) SELECT COUNT(*) AS batches FROM gone";
+
     /// A remark in the history of a job. $1 job, $2 now, $3 worker, $4 reason, $5 detail.
     REMARK = concat!("INSERT INTO job_events (job_id, at, from_state, to_state, generation, lease_epoch, attempt, worker, actor, \
         reason, detail) SELECT id, ", now!("$2"), ", state, state, generation, lease_epoch, attempt, $3, 'freightliner', $4, $5 \

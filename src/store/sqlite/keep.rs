@@ -37,6 +37,9 @@ impl Sqlite {
             }
             if let Some(before) = retention.keys_before {
                 pruned.keys = connection.run(sql::PRUNE_KEYS, (before.0, limit))?;
+                connection.run(sql::PRUNE_REPOSITORIES, (before.0, limit))?;
+                connection.run(sql::PRUNE_BATCHES, (before.0, limit))?;
+                connection.run(sql::PRUNE_OCCURRENCES, (before.0, limit))?;
                 pruned.more |= i64::try_from(pruned.keys).unwrap_or(i64::MAX) >= limit;
             }
             Ok(pruned)

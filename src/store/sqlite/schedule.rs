@@ -8,7 +8,7 @@ use crate::job::batch::{BatchId, expand_key};
 use crate::job::schedule::{Fate, Firing, Occurrence, Planned, occurrence_key};
 use crate::job::{JobId, NewSchedule, Overlap, Schedule, ScheduleId};
 use crate::store::rows::{self, Columns};
-use crate::store::statements as sql;
+use crate::store::statements::schedule as sql;
 use crate::store::{Error, ScheduleChange, SchedulesDue};
 
 impl Sqlite {

@@ -138,7 +138,7 @@ fn completions_are_scripts_that_their_shell_reads() {
     let binary = Binary::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = binary.run(&["completions", shell]).success().text();
-        assert!(script.contains("replicate") && !script.contains("replicate-tree"), "{shell}");
+        assert!(script.contains("replicate") && !script.contains("rotate-key"), "{shell}");
     }
     let script = binary.run(&["completions", "bash"]).success().stdout;
     let Some(bash) = crate::support::need("bash") else { return };

@@ -107,17 +107,6 @@ fn a_source_can_be_pinned_to_a_digest() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so() {
-    let scene = scene();
-    for option in [&["--tags", "a,b"][..], &["--all-tags"]] {
-        let output = replicate(&binary(), &scene.from, &scene.to, option).expect_code(1);
-        let message = error_of(&output)["message"].as_str().unwrap().to_owned();
-        assert!(message.starts_with("not implemented: "), "{message}");
-    }
-    assert_eq!(scene.source.requests().len() + scene.destination.requests().len(), 0);
-}
-
-#[test]
 fn the_report_for_people_says_what_was_done() {
     let scene = scene();
     let output = binary().run(&["replicate", &scene.from, &scene.to]).success();

@@ -1,9 +1,10 @@
 //! Batches in the store: written down once, listed under the fence of the job that lists, each destination once.
 
 use super::{Bench, copy};
+use freightliner::clock::UnixMillis;
 use freightliner::job::batch::{Batch, BatchId, BatchKind, BatchState, Listed, NewBatch};
 use freightliner::job::{NewJob, Report, State};
-use freightliner::store::{Claim, Fence, JobFilter, Outcome, Selection};
+use freightliner::store::{Claim, Fence, JobFilter, Outcome, Retention, Selection};
 
 fn new(kind: BatchKind, rules: Option<&str>) -> NewBatch {
     NewBatch {
@@ -185,4 +186,51 @@ async fn jobs_of_a_batch_that_may_be_claimed_are_told_and_when_it_is_over() {
     assert_eq!(look(&bench, id).await.state, BatchState::Cancelled);
     let views = bench.sql(&format!("UPDATE queues SET paused_at = NULL WHERE '{id}' IN (SELECT id FROM audit_batches WHERE state = 'cancelled')")).await;
     assert!(views.is_ok(), "{views:?}");
+}
+
+#[tokio::test]
+async fn batches_and_times_of_schedules_go_when_their_jobs_are_gone() {
+    let bench = Bench::new().await;
+    let (id, claim) = made(&bench).await;
+    bench.store.batch_listed(claim.fence(), id, listed("a.example/x/a", None)).await.unwrap();
+    bench.complete(claim).await;
+    let kept = new(BatchKind::Tags, None);
+    bench.store.batch_add(kept.clone(), "test").await.unwrap();
+    let schedule = "INSERT INTO schedules (name, timing, source, destination) VALUES ('s', '@hourly', 'a.example/x', 'b.example/x')";
+    bench.sql(schedule).await.unwrap();
+    let time = |at: i64, job: &str| {
+        format!(
+            "INSERT INTO schedule_occurrences (schedule_id, at, outcome, job_id, decided_at, actor) VALUES (1, {at}, 'fired', {job}, {at}, 'x')"
+        )
+    };
+    let now = bench.clock.now().0;
+    let still = bench.enqueue(copy("a.example/z:1", "b.example/z:1")).await;
+    for statement in [time(1000, "77"), time(2000, &still.to_string()), time(now, "78")] {
+        bench.sql(&statement).await.unwrap();
+    }
+    for at in [2000, now] {
+        let refused = bench.sql(&format!("DELETE FROM schedule_occurrences WHERE at = {at}")).await.unwrap_err();
+        assert!(refused.contains("never deleted by hand"), "{refused}");
+    }
+    let later = UnixMillis(now + 60_000);
+    let retention = Retention { completed_before: Some(later), keys_before: Some(later), ..Retention::default() };
+    bench.store.prune(retention, 100, "test").await.unwrap();
+    bench.store.prune(Retention { keys_before: Some(UnixMillis(now - 1)), ..retention }, 100, "test").await.unwrap();
+    let left = bench.store.batches(None, None, 9).await.unwrap();
+    assert_eq!(left.iter().map(|batch| batch.id).collect::<Vec<_>>(), [kept.id]);
+    assert_eq!(bench.number("SELECT COUNT(*) FROM batch_repositories").await, 0);
+    assert!(bench.number("SELECT COUNT(*) FROM schedule_occurrences WHERE at = 1000").await == 0);
+    assert_eq!(bench.number("SELECT COUNT(*) FROM schedule_occurrences WHERE at = 2000").await, 1);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_batch_stands_for_no_other_request() {
+    let bench = Bench::new().await;
+    let (id, claim) = made(&bench).await;
+    bench.store.batch_take(claim.fence(), id, copies(0..1), "test").await.unwrap().unwrap();
+    let wish = NewJob { queue: "slow".to_owned(), ..copies(0..1).remove(0) };
+    let first = bench.store.enqueue(vec![wish.clone()], "test").await.unwrap()[0];
+    assert!(first.created, "the batch may be called off");
+    let again = bench.store.enqueue(vec![wish], "test").await.unwrap()[0];
+    assert_eq!((again.id, again.created), (first.id, false));
 }

@@ -193,8 +193,8 @@ async fn many_callers_share_commits_and_all_are_told_the_truth() {
 async fn a_row_that_cannot_be_read_stops_nobody() {
     let bench = Bench::new().await;
     for insert in [
-        // Bytes that are no UTF-8 (PostgreSQL has none); JSON that the databases take and others do not; a kind that is not
-        // there yet.
+        // Bytes that are no UTF-8 (PostgreSQL has none); JSON that the databases take and others do not; a kind that
+        // belongs to a batch.
         bench.either(
             "INSERT INTO jobs (source, destination) VALUES (CAST(x'61ff' AS TEXT), 'b.example/x:1')",
             "INSERT INTO jobs (source, destination) VALUES (E'a\\u0001', 'b.example/x:1')",
@@ -207,7 +207,7 @@ async fn a_row_that_cannot_be_read_stops_nobody() {
     }
     let intake = bench.store.intake().await.unwrap();
     assert_eq!((intake.accepted, intake.rejected.len()), (1, 3));
-    assert!(bench.job(3).await.failure.unwrap().message.contains("not implemented"));
+    assert!(bench.job(3).await.failure.unwrap().message.contains("belongs to a batch"));
     let all = bench.store.jobs(&JobFilter::default(), None, 10).await.unwrap();
     assert_eq!(all.len(), 4, "and a list shows them");
     assert_eq!(bench.claim_one().await.job.id, 4);

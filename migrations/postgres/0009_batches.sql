@@ -15,7 +15,9 @@ CREATE TABLE batches (
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     -- Since when nothing more is to be made for it.
-    cancelled_at BIGINT
+    cancelled_at BIGINT,
+    -- Since when it is in no list.
+    hidden_at BIGINT
 );
 CREATE INDEX batches_created ON batches (created_at);
 

@@ -15,7 +15,9 @@ CREATE TABLE batches (
     created_at INTEGER NOT NULL,
     created_by TEXT NOT NULL,
     -- Since when nothing more is to be made for it.
-    cancelled_at INTEGER
+    cancelled_at INTEGER,
+    -- Since when it is in no list.
+    hidden_at INTEGER
 ) STRICT;
 CREATE INDEX batches_created ON batches (created_at);
 

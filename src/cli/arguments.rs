@@ -36,6 +36,7 @@ const ABSENT: [(&str, &str, Option<&str>); 12] = [
 /// # Errors
 /// The exit code. What there was to say (help, version, what is wrong) has been printed.
 pub fn parse(arguments: &[OsString]) -> std::result::Result<Invocation, u8> {
+    let arguments = &older_export(arguments);
     let format = typed_format(arguments);
     if let Some(error) = absent(arguments) {
         Notes::new(format, Mode::None).error(&error);
@@ -53,6 +54,34 @@ pub fn parse(arguments: &[OsString]) -> std::result::Result<Invocation, u8> {
         notes.error(&error);
         error.exit
     })
+}
+
+/// `checkpoint export -o FILE` is the older program's: there alone, -o is no format.
+fn older_export(arguments: &[OsString]) -> Vec<OsString> {
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let exports =
+        words.windows(2).any(|pair| matches!(pair[0].as_str(), "checkpoint" | "batch") && pair[1] == "export");
+    if !exports {
+        return arguments.to_vec();
+    }
+    let is_format = |word: &str| matches!(word, "text" | "json" | "jsonl");
+    let mut rewritten = Vec::with_capacity(arguments.len());
+    for (at, word) in words.iter().enumerate() {
+        let file = match word.as_str() {
+            "-o" | "--output" => {
+                words.get(at + 1).is_some_and(|next| !is_format(next)).then(|| OsString::from("--file"))
+            }
+            word => {
+                let value = word
+                    .strip_prefix("--output=")
+                    .or_else(|| word.strip_prefix("-o="))
+                    .or_else(|| word.strip_prefix("-o").filter(|value| !word.starts_with("--") && !value.is_empty()));
+                value.filter(|value| !is_format(value)).map(|value| OsString::from(format!("--file={value}")))
+            }
+        };
+        rewritten.push(file.unwrap_or_else(|| arguments[at].clone()));
+    }
+    rewritten
 }
 
 /// Prints what clap has to say; the exit code.

@@ -95,6 +95,14 @@ impl Store {
         on!(self, store => store.batch_busy(id).await)
     }
 
+    /// Takes a batch out of every list. False: it was in none, or there is no such batch. Its jobs stay.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn batch_hide(&self, id: BatchId) -> Result<bool, Error> {
+        on!(self, store => store.batch_hide(id).await)
+    }
+
     /// Has nothing more made for a batch (`true`), or allows it again. False: it was so already, or there is no such batch. Its
     /// jobs are another matter.
     ///

@@ -1,5 +1,6 @@
 //! `batch`: look at many copies that were asked for as one, and steer them.
 
+mod file;
 mod found;
 mod run;
 mod show;
@@ -35,6 +36,12 @@ pub enum BatchCommand {
     Cancel(BatchArgs),
     /// Queue again what failed or was called off, and what could not be listed.
     Retry(BatchArgs),
+    /// Take a finished batch out of the lists; its jobs stay.
+    Delete(BatchArgs),
+    /// Write a batch to a file, in the form of the older program's checkpoints.
+    Export(file::ExportArgs),
+    /// Make a batch of such a file, or of a checkpoint file of the older program; it waits until it is resumed.
+    Import(file::ImportArgs),
 }
 
 /// Which ones.
@@ -100,6 +107,9 @@ pub async fn run(context: &mut Context, command: BatchCommand) -> Result {
             let count = again(context, arguments.id()).await?;
             tell(context, count, "queued again")
         }
+        BatchCommand::Delete(arguments) => file::delete(context, arguments.id()).await,
+        BatchCommand::Export(arguments) => file::export(context, &arguments).await,
+        BatchCommand::Import(arguments) => file::import(context, &arguments).await,
     }
 }
 

@@ -134,6 +134,11 @@ impl Postgres {
         self.inner.control.row(&Statement::new(sql::BATCH_BUSY).bind(id.to_string())).await?.flag("busy")
     }
 
+    pub(in crate::store) async fn batch_hide(&self, id: BatchId) -> Result<bool, Error> {
+        let statement = Statement::new(sql::BATCH_HIDE).bind(id.to_string()).bind(self.inner.now());
+        Ok(!self.inner.bulk.rows(Again::Harmless, &statement).await?.is_empty())
+    }
+
     pub(in crate::store) async fn batch_stop(&self, id: BatchId, stop: bool) -> Result<bool, Error> {
         let statement = if stop {
             Statement::new(sql::BATCH_STOP).bind(id.to_string()).bind(self.inner.now())

@@ -153,6 +153,14 @@ impl Sqlite {
         sqlx::query(sql::BATCH_BUSY).bind(id.to_string()).fetch_one(&self.inner.readers).await?.flag("busy")
     }
 
+    pub(in crate::store) async fn batch_hide(&self, id: BatchId) -> Result<bool, Error> {
+        let now = self.inner.clock.now();
+        self.write(Lane::Control, move |connection| {
+            Ok(connection.first(sql::BATCH_HIDE, (id.to_string(), now.0), |row| row.text("id"))?.is_some())
+        })
+        .await
+    }
+
     pub(in crate::store) async fn batch_stop(&self, id: BatchId, stop: bool) -> Result<bool, Error> {
         let now = self.inner.clock.now();
         let changed = self.write(Lane::Control, move |connection| {

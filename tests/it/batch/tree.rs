@@ -193,3 +193,64 @@ fn what_cannot_be_a_tree_is_refused() {
     scene.binary.run(&["replicate-tree", "h.example/x", "h.example/y", "--tags", "a"]).expect_code(2);
     scene.binary.run(&["replicate-tree", "oci:/x", "h.example/y"]).expect_code(1);
 }
+
+#[test]
+fn batches_are_exported_and_older_checkpoints_imported() {
+    let scene = Scene::new();
+    for name in ["org/a", "org/b", "org/c"] {
+        scene.fill(name, &["v1", "v2"]);
+    }
+    scene.source.fault(Matcher::new("GET", "org/b/tags").always(), Fault::error(403, "DENIED", "no"));
+    scene.tree("org", "m", &["--no-referrers"]).expect_code(1);
+    let id = id(&batch(&scene.binary));
+    let file = scene.binary.home().join("out.json");
+    scene.binary.run(&["checkpoint", "export", "--id", &id, "-o", file.to_str().unwrap()]).success();
+    let exported: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    for (key, wanted) in [
+        ("status", Value::from("failed")),
+        ("total_repositories", 3.into()),
+        ("completed_repositories", 2.into()),
+        ("failed_repositories", 1.into()),
+        ("total_tags_copied", 4.into()),
+        ("total_tags_skipped", 0.into()),
+        ("total_errors", 1.into()),
+    ] {
+        assert_eq!(exported[key], wanted, "{key}: {exported:#}");
+    }
+    assert_eq!(exported["repositories"][0]["tags_copied"], 2);
+    let printed = scene.binary.run(&["batch", "export", &id, "--file", "-", "-o", "json"]).success().json();
+    assert_eq!(printed["id"], exported["id"]);
+    scene.binary.run(&["checkpoint", "import", "-i", file.to_str().unwrap()]).expect_code(1);
+    scene.binary.run(&["checkpoint", "delete", &id]).success();
+    scene.binary.run(&["checkpoint", "show", &id]).expect_code(1);
+
+    // A file of the older program: what is completed there is not copied again.
+    scene.source.heal();
+    scene.source.clear_requests();
+    let older = serde_json::json!({
+        "id": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
+        "source_registry": scene.source.authority(), "source_prefix": "org",
+        "dest_registry": scene.destination.authority(), "dest_prefix": "n", "status": "interrupted",
+        "repositories": {"org/a": {"status": "completed"}, "org/b": {"status": "failed"}},
+        "completed_repositories": ["org/a"], "repo_tasks": [], "progress": 33.3,
+    });
+    std::fs::write(&file, older.to_string()).unwrap();
+    let output = scene.binary.run(&["checkpoint", "import", "-i", file.to_str().unwrap()]).success();
+    let id = output.text().trim().to_owned();
+    assert_eq!(id, "6f9619ff-8b86-4d01-b42d-00cf4fc964ff");
+    scene.binary.run(&["work", "--drain"]).success();
+    assert!(!scene.copied().iter().any(|name| name.starts_with("n/")), "it waits until it is resumed");
+    let (from, to) = (scene.at_source("org"), scene.at_destination("n"));
+    scene.binary.run(&["replicate-tree", &from, &to, "--resume", &id, "--skip-completed", "--retry-failed"]).success();
+    let copied: Vec<String> = scene.copied().into_iter().filter(|name| name.starts_with("n/")).collect();
+    assert_eq!(copied, ["n/b:v1", "n/b:v2", "n/c:v1", "n/c:v2"]);
+    for wrong in [
+        "{",
+        "{}",
+        "{\"id\": \"../x\", \"source\": \"h.example/a\", \"destination\": \"g.example\"}",
+        "{\"source\": \"ecr/a\", \"destination\": \"g.example\"}",
+    ] {
+        std::fs::write(&file, wrong).unwrap();
+        scene.binary.run(&["checkpoint", "import", "-i", file.to_str().unwrap()]).expect_code(2);
+    }
+}

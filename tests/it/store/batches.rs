@@ -234,3 +234,15 @@ async fn a_copy_of_a_batch_stands_for_no_other_request() {
     let again = bench.store.enqueue(vec![wish], "test").await.unwrap()[0];
     assert_eq!((again.id, again.created), (first.id, false));
 }
+
+#[tokio::test]
+async fn a_hidden_batch_is_in_no_list() {
+    let bench = Bench::new().await;
+    let (id, claim) = made(&bench).await;
+    let job = claim.job.id;
+    bench.complete(claim).await;
+    assert!(bench.store.batch_hide(id).await.unwrap());
+    assert!(!bench.store.batch_hide(id).await.unwrap() && !bench.store.batch_hide(BatchId::now_v7()).await.unwrap());
+    assert_eq!(bench.store.batches(Some(id), None, 1).await.unwrap(), []);
+    assert_eq!(bench.state(job).await, State::Completed);
+}

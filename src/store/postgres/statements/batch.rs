@@ -19,7 +19,7 @@ statements! {
     BATCH_JOB = "SELECT id FROM jobs WHERE batch_id = $1 AND kind = 'expand' ORDER BY id LIMIT 1";
 
     /// Batches, newest first. $1 one or NULL for all, $2 below this id, $3 limit.
-    BATCHES = concat!("SELECT ", batch_columns!(), " FROM (SELECT * FROM batches WHERE ($1::TEXT IS NULL OR id = $1) \
+    BATCHES = concat!("SELECT ", batch_columns!(), " FROM (SELECT * FROM batches WHERE hidden_at IS NULL AND ($1::TEXT IS NULL OR id = $1) \
             AND ($2::TEXT IS NULL OR id < $2) ORDER BY id DESC LIMIT $3::BIGINT) AS b LEFT JOIN jobs AS j ON j.batch_id = b.id \
         GROUP BY b.id, b.kind, b.name, b.source, b.destination, b.schedule_id, b.created_by, b.created_at, b.cancelled_at \
         ORDER BY b.id DESC");
@@ -75,6 +75,9 @@ statements! {
 
     /// Nothing more is made for a batch. $1 id, $2 now.
     BATCH_STOP = concat!("UPDATE batches SET cancelled_at = ", now!("$2"), " WHERE id = $1 AND cancelled_at IS NULL RETURNING id");
+
+    /// It is in no list any more. $1 id, $2 now.
+    BATCH_HIDE = concat!("UPDATE batches SET hidden_at = ", now!("$2"), " WHERE id = $1 AND hidden_at IS NULL RETURNING id");
 
     /// It goes on. $1 id.
     BATCH_GO_ON = "UPDATE batches SET cancelled_at = NULL WHERE id = $1 AND cancelled_at IS NOT NULL RETURNING id";

@@ -6,7 +6,7 @@
 use crate::clock::BootTime;
 use crate::job::{Job, JobId, State};
 use crate::replicate::Attempt;
-use crate::schedule::Scheduler;
+use crate::schedule::{self, Scheduler};
 use crate::shutdown::{Shutdown, Signal, Signals};
 use crate::store::{Claim, ClaimRequest, Error as StoreError, Store};
 use crate::sweep::{self, Sweeper, Upkeep};
@@ -54,6 +54,9 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
     let shutdown = Shutdown::default();
     let presence = Arc::new(start(&parts, parts.settings.concurrency).await?);
+    if parts.settings.batch.is_none() {
+        schedule::apply(&parts.store, &parts.settings.schedules).await?;
+    }
     if drain && parts.settings.batch.is_none() {
         // What is due already is part of what there is to do.
         let mut scheduler = Scheduler::new(parts.store.clone(), parts.clock.clone());

@@ -14,8 +14,8 @@ CREATE TABLE schedules (
     missed TEXT NOT NULL DEFAULT 'once' CHECK (octet_length(missed) <= 32),
     -- Times at which the last run is not over: skip, queue, allow, cancel.
     overlap TEXT NOT NULL DEFAULT 'skip' CHECK (octet_length(overlap) <= 32),
-    -- What it makes: a copy, or a batch by the mirror of that name (in source), or by a tree.
-    kind TEXT NOT NULL DEFAULT 'copy' CHECK (kind IN ('copy', 'mirror', 'tree')),
+    -- What it makes: a copy, or a batch by the mirror of that name (in source), or by a tree, or by rules (in options).
+    kind TEXT NOT NULL DEFAULT 'copy' CHECK (kind IN ('copy', 'mirror', 'tree', 'sync')),
     -- What its jobs are.
     source TEXT NOT NULL CHECK (octet_length(source) <= 4096),
     destination TEXT NOT NULL CHECK (octet_length(destination) <= 4096),

@@ -5,7 +5,8 @@
 //! first problem and we name them all.
 
 use super::document::{self, Section};
-use super::{Error, absolute, mirrors, rate, registries, settings};
+use super::{Error, absolute, mirrors, rate, registries, schedules, settings};
+use crate::job::NewSchedule;
 use crate::mirror::Rules;
 use crate::registry::{RegistrySettings, canonical_host};
 use crate::replicate::{Rates, Window};
@@ -35,6 +36,8 @@ pub struct File {
     pub bandwidth_windows: Vec<Window>,
     /// `[mirrors.NAME]`, by name.
     pub mirrors: BTreeMap<String, Rules>,
+    /// `[schedules.NAME]`.
+    pub schedules: Vec<NewSchedule>,
     /// What is wrong with the rest of it, one line each.
     pub problems: Vec<String>,
 }
@@ -82,7 +85,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
         match content {
             toml::Value::Table(hosts) if section == "registries" => file.registries(hosts, folder),
             // Rules are long enough for their places to matter.
-            _ if section == "mirrors" => file.read_mirrors(text),
+            _ if section == "mirrors" || section == "schedules" => {}
             _ if !known => file.problems.push(format!("unknown section [{section}]: use {}", sections())),
             toml::Value::Table(keys) => {
                 for (key, value) in keys {
@@ -94,17 +97,23 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
             _ => file.problems.push(format!("{section} must be a section: write [{section}]")),
         }
     }
+    if table.contains_key("mirrors") || table.contains_key("schedules") {
+        file.read_rules(text, folder);
+    }
     Ok(file)
 }
 
 impl File {
-    fn read_mirrors(&mut self, text: &str) {
+    fn read_rules(&mut self, text: &str, folder: &Path) {
         let mut problems = Vec::new();
         match document::toml(text) {
             Ok(node) => {
                 let mut file = Section::of(&node, "", &mut problems);
                 if let Some(node) = file.get("mirrors") {
                     self.mirrors = mirrors::read(node, &mut problems);
+                }
+                if let Some(node) = file.get("schedules") {
+                    self.schedules = schedules::read(node, folder, &mut problems);
                 }
             }
             Err(problem) => problems.push(problem),
@@ -210,6 +219,7 @@ fn sections() -> String {
     names.dedup();
     names.push("[registries.\"host:port\"]".to_owned());
     names.push("[mirrors.NAME]".to_owned());
+    names.push("[schedules.NAME]".to_owned());
     names.join(", ")
 }
 

@@ -115,7 +115,8 @@ fn order(text: &str) -> Result<Order, String> {
     }
 }
 
-fn options(section: &mut Section<'_>, problems: &mut Vec<Problem>) -> CopyOptions {
+/// How copies are made, as the section says.
+pub fn options(section: &mut Section<'_>, problems: &mut Vec<Problem>) -> CopyOptions {
     let referrers = |text: &str| match text {
         "none" => Ok(Referrers::None),
         "root" => Ok(Referrers::Root),

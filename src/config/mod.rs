@@ -15,6 +15,8 @@ pub mod mirrors;
 mod paths;
 mod rate;
 mod registries;
+pub mod rules;
+mod schedules;
 pub mod settings;
 pub mod sync;
 
@@ -22,6 +24,7 @@ pub use duration::duration;
 pub use paths::ensure_private_dir;
 pub use rate::rate;
 
+use crate::job::NewSchedule;
 use crate::job::retry::Policy;
 use crate::mirror::Rules;
 use crate::replicate::{Rates, Window};
@@ -88,6 +91,8 @@ pub struct Config {
     pub registry_limits: BTreeMap<String, u32>,
     /// The mirrors of the configuration file, by name.
     pub mirrors: Arc<BTreeMap<String, Rules>>,
+    /// The schedules of the configuration file.
+    pub schedules: Arc<Vec<NewSchedule>>,
     /// The folder that relative layout paths are taken from.
     pub base: PathBuf,
 }
@@ -151,6 +156,7 @@ impl Config {
                 bandwidth_windows: file.bandwidth_windows,
                 registry_limits: file.registry_limits,
                 mirrors: Arc::new(file.mirrors),
+                schedules: Arc::new(file.schedules),
                 base,
             }),
             _ => Err(Error { problems }),
@@ -186,6 +192,7 @@ impl Config {
             retention: self.retention(),
             batch: None,
             mirrors: self.mirrors.clone(),
+            schedules: self.schedules.clone(),
         }
     }
 

@@ -34,13 +34,13 @@ pub struct Schedule {
     pub missed: String,
     /// What becomes of a time at which the last run is not over: see [`Overlap`].
     pub overlap: String,
-    /// What it makes: copy, mirror or tree.
+    /// What it makes: copy, mirror, tree or sync.
     pub kind: String,
     /// Of the jobs; the name of a mirror.
     pub source: String,
     /// Of the jobs; empty for a mirror.
     pub destination: String,
-    /// Of the jobs, a JSON object; of a tree, what it takes.
+    /// Of the jobs, a JSON object; of a tree, what it takes; the rules of a sync.
     pub options: serde_json::Value,
     /// Of the jobs.
     pub queue: String,
@@ -143,6 +143,8 @@ pub enum ScheduleKind {
     Mirror,
     /// The repositories below a prefix.
     Tree,
+    /// What rules select.
+    Sync,
 }
 
 impl ScheduleKind {
@@ -153,6 +155,7 @@ impl ScheduleKind {
             Self::Copy => "copy",
             Self::Mirror => "mirror",
             Self::Tree => "tree",
+            Self::Sync => "sync",
         }
     }
 }
@@ -161,10 +164,10 @@ impl FromStr for ScheduleKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Copy, Self::Mirror, Self::Tree]
+        [Self::Copy, Self::Mirror, Self::Tree, Self::Sync]
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is nothing that a schedule makes: use copy, mirror or tree"))
+            .ok_or_else(|| format!("`{text}` is nothing that a schedule makes: use copy, mirror, tree or sync"))
     }
 }
 

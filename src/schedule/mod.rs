@@ -4,9 +4,11 @@
 //! store then does it for the rows that are still as they were seen, with the jobs and what is noted of them in one
 //! transaction. So a time fires once, however many look, whenever one of them dies.
 
+mod apply;
 pub mod plan;
 mod timing;
 
+pub use apply::apply;
 pub use timing::{Timing, utc};
 
 use crate::clock::{BootTime, Clock, UnixMillis};

@@ -6,7 +6,7 @@ use crate::clock::UnixMillis;
 use crate::job::batch::BatchKind;
 use crate::job::parse_row;
 use crate::job::schedule::{Fate, Firing, MadeBatch, Missed, Overlap, Planned, Schedule, ScheduleKind};
-use crate::mirror::{TreeOptions, tree};
+use crate::mirror::{Rules, TreeOptions, tree};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -40,6 +40,18 @@ pub fn batch(schedule: &Schedule) -> Result<Option<MadeBatch>, String> {
         ScheduleKind::Mirror if source.is_empty() => Err("source is empty: it is the name of the mirror".to_owned()),
         ScheduleKind::Mirror => {
             Ok(Some(MadeBatch { kind: BatchKind::Mirror, name: Some(source.clone()), rules: None }))
+        }
+        ScheduleKind::Sync => {
+            let rules = Rules::from_json(&schedule.options.to_string())?;
+            let problems: Vec<String> = rules.rules.iter().flat_map(crate::mirror::Rule::problems).collect();
+            if !problems.is_empty() {
+                return Err(problems.join("; "));
+            }
+            Ok(Some(MadeBatch {
+                kind: BatchKind::Sync,
+                name: Some(schedule.name.clone()),
+                rules: Some(rules.to_json()),
+            }))
         }
         ScheduleKind::Tree => {
             let options: TreeOptions =

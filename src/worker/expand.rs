@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Copies made in one transaction: few enough that claims get their turn between them.
-const CHUNK: usize = 250;
+const CHUNK: usize = 100;
 /// Repositories that are listed at once; the pace of a registry is its own matter.
 const LISTED_AT_ONCE: usize = 8;
 /// Repositories that a message names.

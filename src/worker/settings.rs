@@ -1,6 +1,7 @@
 //! How workers work.
 
 use crate::clock::UnixMillis;
+use crate::job::NewSchedule;
 use crate::job::batch::BatchId;
 use crate::mirror::Rules;
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub batch: Option<BatchId>,
     /// The mirrors of the configuration, by name.
     pub mirrors: Arc<BTreeMap<String, Rules>>,
+    /// The schedules of the configuration.
+    pub schedules: Arc<Vec<NewSchedule>>,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             retention: Retention::default(),
             batch: None,
             mirrors: Arc::default(),
+            schedules: Arc::default(),
         }
     }
 }

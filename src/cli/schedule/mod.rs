@@ -1,6 +1,7 @@
 //! `schedule`: what is enqueued again and again.
 
 mod add;
+mod import;
 
 use super::error::{Error, Result};
 use super::{Context, when};
@@ -21,6 +22,8 @@ const MOST_NEXT: i64 = 10_000;
 pub enum ScheduleCommand {
     /// Write a schedule down; whoever works fires it.
     Add(add::AddArgs),
+    /// Make a schedule of each rule of the older program's scheduler.
+    Import(import::ImportArgs),
     /// List schedules and their next times.
     List,
     /// Show a schedule, and what became of its last times.
@@ -66,6 +69,7 @@ pub struct NextArgs {
 pub async fn run(context: &mut Context, command: ScheduleCommand) -> Result {
     match command {
         ScheduleCommand::Add(arguments) => add::run(context, arguments).await,
+        ScheduleCommand::Import(arguments) => import::run(context, arguments).await,
         ScheduleCommand::List => list(context).await,
         ScheduleCommand::Show(NameArgs { name }) => show(context, &name).await,
         ScheduleCommand::Next(arguments) => next(context, &arguments).await,

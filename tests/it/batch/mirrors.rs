@@ -273,3 +273,46 @@ fn a_worker_that_does_not_know_the_mirror_leaves_it_to_one_that_does() {
     output.success();
     assert_eq!(scene.copied().len(), 4);
 }
+
+#[test]
+fn schedules_of_the_configuration_are_made_and_changed_when_somebody_works() {
+    let scene = filled();
+    let config = |every: &str| {
+        format!(
+            "{NIGHTLY}\n[schedules.lib]\nevery = \"{every}\"\nmirror = \"nightly\"\n\n[schedules.tool]\ncron = \"@yearly\"\ntree = true\n\
+                 source = \"SOURCE/org/tool\"\ndestination = \"DESTINATION/t\"\n"
+        )
+    };
+    with_config(&scene, &config("1h"), &["work", "--drain"]).success();
+    let listed = |scene: &Scene| {
+        let rows = scene.binary.run(&["schedule", "list", "-o", "json"]).success().json();
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .map(|row| (row["id"].as_i64().unwrap(), row["timing"].as_str().unwrap().to_owned()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&scene), [(1, "@every 1h".to_owned()), (2, "@yearly".to_owned())]);
+    with_config(&scene, &config("1h"), &["work", "--drain"]).success();
+    assert_eq!(listed(&scene).len(), 2, "nothing changed");
+    with_config(&scene, &config("2h"), &["work", "--drain"]).success();
+    assert_eq!(listed(&scene), [(3, "@every 2h".to_owned()), (2, "@yearly".to_owned())]);
+    let output = with_config(&scene, &config("never"), &["work", "--drain"]).expect_code(2);
+    assert!(output.errors().contains("line ") && output.errors().contains("schedules.lib"), "{output}");
+}
+
+#[test]
+fn rules_of_the_older_scheduler_are_imported_and_followed() {
+    let scene = filled();
+    let rules = "rules:\n- source_registry: SOURCE\n  source_repository: 'org/l*/a'\n  destination_registry: DESTINATION\n\
+                 \x20 destination_repository: 'm-$1'\n  schedule: '@now'\n  include_tags: ['v1.1*']\n  force_overwrite: true\n";
+    let path = write(&scene, "rules.yaml", rules);
+    scene.binary.run(&["schedule", "import", path.to_str().unwrap()]).success();
+    let output = scene.binary.run(&["schedule", "import", path.to_str().unwrap(), "-o", "json"]).success();
+    assert_eq!(output.json(), serde_json::json!([]));
+    scene.binary.run(&["work", "--drain"]).success();
+    assert_eq!(scene.copied(), ["m-ib:v1.1", "m-ib:v1.10"]);
+    assert_eq!(batch(&scene.binary)["kind"], "sync");
+    let path = write(&scene, "rules.yaml", "rules:\n- {source_registry: x}\n");
+    scene.binary.run(&["schedule", "import", path.to_str().unwrap()]).expect_code(2);
+}

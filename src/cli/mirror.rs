@@ -1,12 +1,13 @@
 //! `mirror` and `sync`: rules from files, explained and run.
 
 use super::Context;
-use super::batch::{How, Start};
+use super::batch::{How, Start, decided};
 use super::error::{Error, Result};
 use super::output::Rows;
 use crate::config::{document, sync};
 use crate::job::batch::BatchKind;
-use crate::mirror::{Rule, Rules, copies, listing};
+use crate::mirror::copies::Decided;
+use crate::mirror::{Rule, Rules, listing};
 use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,7 @@ async fn explain(context: &mut Context, rules: &Rules, only: Option<&str>) -> Re
                 tell(context, &mut rows, &row)?;
                 continue;
             }
-            let decided = match copies::decide(&source, &destination, rule, &decision.name, &context.clock).await {
+            let decided = match decided(context, &source, &destination, rule, &decision.name).await {
                 Ok(decided) => decided,
                 Err((class, message)) => {
                     failed += 1;
@@ -242,7 +243,7 @@ async fn explain(context: &mut Context, rules: &Rules, only: Option<&str>) -> Re
                     continue;
                 }
             };
-            for copies::Decided { decision, jobs } in &decided {
+            for Decided { decision, jobs } in &decided {
                 let destinations = jobs.iter().map(|job| job.destination.as_str()).collect();
                 let (tag, kept, clause) = (Some(decision.name.as_str()), decision.kept, decision.clause.as_str());
                 let row =

@@ -7,8 +7,9 @@
 use super::Parts;
 use super::attempt::Verdict;
 use crate::job::batch::{BatchId, Found, Listed};
-use crate::job::{Class, NewJob, Report, Stage};
-use crate::mirror::{Rule, Rules, copies, listing};
+use crate::job::{Class, Report, Stage};
+use crate::mirror::copies::Copies;
+use crate::mirror::{Rule, Rules, listing};
 use crate::replicate::Error;
 use crate::store::{Claim, Fence};
 use futures_util::{StreamExt, stream};
@@ -133,22 +134,17 @@ impl Lister<'_> {
             .filter(|name| !self.done.contains(&(place, format!("{}/{name}", rule.registry))))
             .collect();
         let clock = &self.parts.clock;
-        let looks = new.into_iter().map(|name| {
-            let (session, destination) = (&session, &destination);
-            async move {
-                let decided = copies::decide(session, destination, rule, &name, clock).await;
-                (format!("{}/{name}", rule.registry), decided)
-            }
-        });
-        let mut looks = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LISTED_AT_ONCE);
-        while let Some((repository, decided)) = looks.next().await {
-            match decided {
-                Ok(decided) => {
-                    let named = !rule.tags.names.is_empty();
-                    let tags = if named { 0 } else { u64::try_from(decided.len()).unwrap_or(u64::MAX) };
-                    let jobs = decided.into_iter().flat_map(|decided| decided.jobs).collect();
-                    self.take(place, repository, tags, jobs).await?;
+        let looks =
+            new.iter().map(|name| {
+                let (session, destination) = (&session, &destination);
+                async move {
+                    (format!("{}/{name}", rule.registry), Copies::look(session, destination, rule, name, clock).await)
                 }
+            });
+        let mut looks = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LISTED_AT_ONCE);
+        while let Some((repository, copies)) = looks.next().await {
+            match copies {
+                Ok(copies) => self.take(place, repository, !rule.tags.names.is_empty(), copies).await?,
                 Err((class, message)) => self.fail(place, repository, class, message).await?,
             }
         }
@@ -156,13 +152,23 @@ impl Lister<'_> {
     }
 
     /// Makes the copies of a repository, and writes down that it is listed.
-    async fn take(&mut self, rule: u32, repository: String, tags: u64, jobs: Vec<NewJob>) -> Result<(), Verdict> {
-        let kept = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
+    async fn take(&mut self, rule: u32, repository: String, named: bool, copies: Copies<'_>) -> Result<(), Verdict> {
+        let mut kept = 0;
         let mut clashes = BTreeSet::new();
-        let mut jobs = jobs.into_iter().peekable();
-        while jobs.peek().is_some() {
-            let chunk: Vec<NewJob> = jobs.by_ref().take(CHUNK).collect();
-            let taken = self.parts.store.batch_take(self.fence, self.batch, chunk, ACTOR).await;
+        let mut wrong = None;
+        let mut jobs = Vec::with_capacity(CHUNK);
+        let tags = copies.kept();
+        for (at, tag) in tags.iter().enumerate() {
+            match copies.jobs(tag) {
+                Ok(made) => jobs.extend(made),
+                // The others are copied all the same.
+                Err(error) => wrong = Some(error),
+            }
+            if jobs.len() < CHUNK && at + 1 < tags.len() {
+                continue;
+            }
+            kept += u64::try_from(jobs.len()).unwrap_or(u64::MAX);
+            let taken = self.parts.store.batch_take(self.fence, self.batch, std::mem::take(&mut jobs), ACTOR).await;
             match taken.map_err(|error| backend(&error))? {
                 Some(taken) => clashes.extend(taken.clashes),
                 // Lost, or the batch was called off: the fence tells which.
@@ -175,6 +181,10 @@ impl Lister<'_> {
             );
             return self.fail(rule, repository, Class::Refused, message).await;
         }
+        if let Some((class, message)) = wrong {
+            return self.fail(rule, repository, class, message).await;
+        }
+        let tags = if named { 0 } else { u64::try_from(copies.decisions.len()).unwrap_or(u64::MAX) };
         self.found.repositories += 1;
         self.found.tags += tags;
         self.found.jobs += kept;

@@ -4,7 +4,9 @@ use crate::cli::Context;
 use crate::cli::error::{Error, Result};
 use crate::cli::output::{Rows, bytes};
 use crate::job::Parsed;
-use crate::mirror::{Rule, Rules, copies, listing};
+use crate::mirror::copies::{Copies, Decided, Unlisted};
+use crate::mirror::{Rule, Rules, listing};
+use crate::registry::Session;
 use crate::replicate::Preview;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -123,7 +125,7 @@ async fn of_rule(context: &Context, rule: &Rule) -> Result<(Vec<(String, String,
     let destination = context.session(rule.options.dest_tls_verify)?;
     let mut found = Vec::new();
     for name in kept {
-        match copies::decide(&session, &destination, rule, &name, &context.clock).await {
+        match decided(context, &session, &destination, rule, &name).await {
             Ok(decided) => {
                 let jobs = decided.into_iter().flat_map(|decided| decided.jobs);
                 found.extend(jobs.map(|job| (job.source, job.destination, job.parsed)));
@@ -132,4 +134,18 @@ async fn of_rule(context: &Context, rule: &Rule) -> Result<(Vec<(String, String,
         }
     }
     Ok((found, problems))
+}
+
+/// Every tag of a repository with what was decided, and its copies.
+///
+/// # Errors
+/// The repository cannot be listed.
+pub async fn decided(
+    context: &Context,
+    source: &Session,
+    destination: &Session,
+    rule: &Rule,
+    name: &str,
+) -> std::result::Result<Vec<Decided>, Unlisted> {
+    Copies::look(source, destination, rule, name, &context.clock).await?.all()
 }

@@ -5,7 +5,7 @@ mod found;
 mod run;
 mod show;
 
-pub use found::preview;
+pub use found::{decided, preview};
 pub use run::{How, Start, work_on};
 
 use super::error::{Error, Result};

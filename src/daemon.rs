@@ -159,7 +159,11 @@ async fn start(parts: &Parts, concurrency: usize) -> Result<Presence, Error> {
     Ok(presence)
 }
 
-async fn sweep_by_proof(parts: &Parts) -> Result<(), Error> {
+/// Takes back what provably dead workers of this machine held.
+///
+/// # Errors
+/// The database cannot be used.
+pub async fn sweep_by_proof(parts: &Parts) -> Result<(), Error> {
     let swept = sweep::once(&parts.store, &parts.state_dir, &parts.clock, parts.settings.poison_limit, false).await?;
     if swept.did_anything() {
         tracing::info!(

@@ -69,16 +69,19 @@ pub async fn run(context: &mut Context, arguments: ReplicateArgs) -> Result {
     // Nothing is asked for that this command could not even begin.
     context.client()?;
     let store = context.store().await?;
-    let queue = job.queue.clone();
+    let parts = if detach { None } else { Some(context.parts(store.clone(), Some(job.queue.clone()))?) };
+    if let Some(parts) = &parts {
+        // What a killed run of the same command left waits again: this one goes on with it.
+        daemon::sweep_by_proof(parts).await?;
+    }
     let enqueued = store.enqueue(vec![job], &context.actor()).await?;
     let enqueued = *enqueued.first().ok_or_else(|| Error::failed("backend", "the database gave no id for the job"))?;
-    if detach {
+    let Some(parts) = parts else {
         return print_one(&mut context.output, enqueued);
-    }
+    };
     if !enqueued.created {
         context.notes.note(&format!("job {} asks for the same already; following it", enqueued.id));
     }
-    let parts = context.parts(store, Some(queue))?;
     let (notes, clock) = (context.notes.clone(), context.clock.clone());
     let watch = parts.watch.clone();
     // Bars and lines of one job tell what it waits for, too.

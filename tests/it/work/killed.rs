@@ -128,6 +128,21 @@ fn while_making_a_layout() {
 }
 
 #[test]
+fn a_replicate_that_was_killed_and_is_repeated_goes_on_with_its_job() {
+    let scene = Scene::impatient();
+    scene.hold_layer("layer");
+    let replicate = scene.binary.spawn(&["replicate", &scene.from(), &scene.to()]);
+    scene.source.wait_reached("layer");
+    replicate.kill9();
+    scene.source.release("layer");
+    let output = scene.binary.run(&["replicate", &scene.from(), &scene.to()]).success();
+    assert!(output.errors().contains("job 1 asks for the same already"), "{output}");
+    scene.assert_completed(1, &["expired", "completed"]);
+    let jobs = scene.binary.run(&["jobs", "list", "-o", "json"]).success().json();
+    assert_eq!(jobs.as_array().unwrap().len(), 1, "{jobs:#}");
+}
+
+#[test]
 fn a_replicate_that_was_killed_is_finished_by_a_worker() {
     let scene = Scene::new();
     scene.hold_layer("layer");

@@ -7,6 +7,9 @@
 //! ([`replicate::Engine::publish`]) → *settle* ([`store::Store::settle`]). One attempt reads top to bottom in
 //! [`worker::attempt::run`], raced with [`worker::lease::Lease::keep`]. What workers leave when they die, [`sweep`] reclaims.
 //!
+//! Many copies at once are a *batch*: a job of kind `expand` lists what [`mirror::Rules`] select and makes the others, by the same
+//! way of claim, lease and settle. [`schedule`] makes jobs and batches again and again.
+//!
 //! # Four ideas
 //!
 //! 1. Each attempt is a reconciliation: compare source with destination, transfer the difference. Content is addressed by
@@ -20,8 +23,8 @@
 //! # Who may touch what
 //!
 //! [`job`] and [`oci`] are pure: no I/O, no async, no clock. SQL lives in [`store`] alone, HTTP to registries in [`registry`]
-//! alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`] and [`layout`] know nothing
-//! of jobs' rows; [`store`] knows nothing of registries. A test reads the sources and holds them to it.
+//! alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`], [`layout`] and
+//! [`mirror`] know nothing of jobs' rows; [`store`] knows nothing of registries. A test reads the sources and holds them to it.
 
 pub mod cli;
 pub mod clock;

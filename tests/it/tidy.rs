@@ -54,12 +54,13 @@ const RULES: &[Case] = &[
         ],
     },
     Case {
-        name: "replicate/, registry/ and layout/ know no store and no worker",
-        rule: |source| rooms(source, &["replicate", "registry", "layout"], &["store", "worker"]),
+        name: "replicate/, registry/, layout/ and mirror/ know no store and no worker",
+        rule: |source| rooms(source, &["replicate", "registry", "layout", "mirror"], &["store", "worker"]),
         broken: &[
             ("src/replicate/mod.rs", "use crate::store::Store;"),
             ("src/layout.rs", "use crate::worker;"),
             ("src/registry/http.rs", "use crate::{oci, store};"),
+            ("src/mirror/listing.rs", "use crate::store::Store;"),
         ],
         kept: &[("src/replicate/mod.rs", "use crate::registry::Session;"), ("src/worker/mod.rs", "use crate::store;")],
     },

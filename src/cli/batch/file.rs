@@ -76,7 +76,8 @@ pub async fn export(context: &mut Context, arguments: &ExportArgs) -> Result {
     }
     let shown = path.display();
     let failed = |error: std::io::Error| Error::failed("io", format!("cannot write {shown}: {error}"));
-    let text = serde_json::to_string_pretty(&checkpoint).unwrap_or_default();
+    let text = serde_json::to_string_pretty(&checkpoint)
+        .map_err(|error| Error::failed("io", format!("batch {} cannot be written as JSON: {error}", batch.id)))?;
     // Whole or not at all: it gets its name when it is on the disk.
     let path = context.config.base.join(&path);
     let folder = path.parent().unwrap_or(&context.config.base);

@@ -10,6 +10,7 @@ use crate::daemon;
 use crate::job::batch::{BatchId, BatchKind, NewBatch};
 use crate::job::{DEFAULT_PRIORITY, DEFAULT_QUEUE, check_queue};
 use crate::mirror::Rules;
+use crate::store::Store;
 use std::time::Duration;
 
 /// Where and when the jobs of a batch wait.
@@ -139,6 +140,7 @@ pub async fn work_on(context: &mut Context, id: BatchId) -> Result {
     if !context.format().is_json() {
         context.notes.note(&format!("batch {id}"));
     }
+    tell_paused(context, &store, id).await?;
     let mut parts = context.parts(store.clone(), None)?;
     parts.settings.batch = Some(id);
     let watch = parts.watch.clone();
@@ -170,4 +172,15 @@ pub async fn work_on(context: &mut Context, id: BatchId) -> Result {
     }
     let batch = find(&store, id).await?;
     show::finished(context, &store, &batch).await
+}
+
+/// Says that the queue is held back: until it goes on, nothing happens.
+async fn tell_paused(context: &Context, store: &Store, id: BatchId) -> Result {
+    let Some(lister) = find(store, id).await?.expand_job else { return Ok(()) };
+    let Some(job) = store.job(lister).await? else { return Ok(()) };
+    if store.queue_paused(&job.queue).await? {
+        let queue = &job.queue;
+        context.notes.note(&format!("queue `{queue}` is paused: to let it go on, freightliner queue resume {queue}"));
+    }
+    Ok(())
 }

@@ -178,7 +178,7 @@ fn tree(context: &Context, words: &[String]) -> Result<Asked> {
         return Err(Error::usage("--resume makes no sense for what is made again and again"));
     }
     let (source, destination, options) = tree.tree()?;
-    let text = serde_json::to_string(&options).unwrap_or_default();
+    let text = serde_json::to_string(&options).map_err(|error| Error::usage(format!("options: {error}")))?;
     let rules = crate::mirror::tree(&source, &destination, options).map_err(Error::usage)?;
     let problems: Vec<String> = rules.rules.iter().flat_map(crate::mirror::Rule::problems).collect();
     if !problems.is_empty() {

@@ -4,6 +4,7 @@ use super::{Scene, batch, id, number};
 use crate::support::binary::Binary;
 use crate::support::database::Database;
 use crate::support::fake::{Fault, Matcher, Options};
+use crate::support::{PATIENCE, eventually};
 use serde_json::Value;
 
 fn databases() -> Vec<Database> {
@@ -253,4 +254,17 @@ fn batches_are_exported_and_older_checkpoints_imported() {
         std::fs::write(&file, wrong).unwrap();
         scene.binary.run(&["checkpoint", "import", "-i", file.to_str().unwrap()]).expect_code(2);
     }
+}
+
+#[test]
+fn a_paused_queue_is_told_and_waited_for() {
+    let scene = Scene::new();
+    scene.fill("org/a", &["v1"]);
+    scene.binary.run(&["queue", "pause", "slow"]).success();
+    let (from, to) = (scene.at_source("org"), scene.at_destination("m"));
+    let mut running = scene.binary.spawn(&["replicate-tree", &from, &to, "--queue", "slow"]);
+    eventually("it says so", || running.stderr().contains("queue `slow` is paused").then_some(()));
+    scene.binary.run(&["queue", "resume", "slow"]).success();
+    running.wait(PATIENCE).success();
+    assert_eq!(scene.copied(), ["m/a:v1"]);
 }

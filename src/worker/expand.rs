@@ -16,9 +16,12 @@ use futures_util::{StreamExt, stream};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Copies made in one transaction: few enough that claims get their turn between them.
 const CHUNK: usize = 100;
+/// The pause between two of them, in which other processes get their turn at the database.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Repositories that are listed at once; the pace of a registry is its own matter.
 const LISTED_AT_ONCE: usize = 8;
 /// Repositories that a message names.
@@ -174,6 +177,7 @@ impl Lister<'_> {
                 // Lost, or the batch was called off: the fence tells which.
                 None => return Err(Verdict::Cancelled),
             }
+            tokio::time::sleep(PAUSE).await;
         }
         if let Some((destination, one, other)) = clashes.first() {
             let message = format!(

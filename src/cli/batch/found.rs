@@ -59,8 +59,10 @@ pub async fn preview(context: &mut Context, rules: &Rules) -> Result {
         while let Some((source, destination, preview)) = looks.next().await {
             sum.add(&preview);
             if context.format().is_json() {
-                let error = preview.as_ref().err().map(|error| error.message.clone());
-                let preview = preview.as_ref().ok();
+                let (preview, error) = match &preview {
+                    Ok(preview) => (Some(preview), None),
+                    Err(error) => (None, Some(error.message.clone())),
+                };
                 let image = Image { source: &source, destination: &destination, preview, error };
                 rows.add(&mut context.output, &image)?;
                 continue;

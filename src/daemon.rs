@@ -7,6 +7,7 @@ use crate::clock::BootTime;
 use crate::job::{Job, JobId, State};
 use crate::replicate::Attempt;
 use crate::schedule::{self, Scheduler};
+use crate::server::{App, Listener};
 use crate::shutdown::{Shutdown, Signal, Signals};
 use crate::store::{Claim, ClaimRequest, Error as StoreError, Store};
 use crate::sweep::{self, Sweeper, Upkeep};
@@ -51,8 +52,30 @@ pub struct Ended {
 /// # Errors
 /// The database or the state folder cannot be used.
 pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
+    run(parts, drain, None).await
+}
+
+/// What answers calls beside the work.
+pub struct Served {
+    /// What the calls share.
+    pub app: Arc<App>,
+    /// The ports, taken already.
+    pub listeners: Vec<Listener>,
+    /// Ends them together with the work.
+    pub shutdown: Shutdown,
+}
+
+/// As [`work`] without an end, and answers calls meanwhile. After the first signal no new call is taken.
+///
+/// # Errors
+/// As [`work`].
+pub async fn serve(parts: Parts, served: Served) -> Result<Ended, Error> {
+    run(parts, false, Some(served)).await
+}
+
+async fn run(parts: Parts, drain: bool, served: Option<Served>) -> Result<Ended, Error> {
     let mut signals = Signals::catch().map_err(Error::Signals)?;
-    let shutdown = Shutdown::default();
+    let shutdown = served.as_ref().map_or_else(Shutdown::default, |served| served.shutdown.clone());
     let presence = Arc::new(start(&parts, parts.settings.concurrency).await?);
     if parts.settings.batch.is_none() {
         schedule::apply(&parts.store, &parts.settings.schedules).await?;
@@ -63,6 +86,9 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
         while scheduler.tick().await?.more {}
     }
     let mut tasks = keepers(&parts, &presence, &shutdown);
+    if let Some(served) = served {
+        answer(&mut tasks, served);
+    }
     let (worker, until) = (Worker::new(parts.clone(), presence.clone()), shutdown.clone());
     tasks.spawn(async move { worker.run(&until, drain).await.map(Some) });
     notify(&[sd_notify::NotifyState::Ready]);
@@ -107,6 +133,36 @@ pub async fn work(parts: Parts, drain: bool) -> Result<Ended, Error> {
     }
     leave(presence, &parts.store).await;
     failure.map_or(Ok(ended), Err)
+}
+
+/// How often what ended is counted for the metrics, so that nothing is forgotten between two readings.
+const COUNTING: Duration = Duration::from_secs(1);
+
+/// The ports, the history for listeners, and the counting.
+fn answer(tasks: &mut JoinSet<Result<Option<Worked>, StoreError>>, served: Served) {
+    let Served { app, listeners, shutdown } = served;
+    let (feed, until) = (app.feed(), shutdown.clone());
+    tasks.spawn(async move {
+        feed.run(until).await;
+        Ok(None)
+    });
+    for listener in listeners {
+        let until = shutdown.clone();
+        tasks.spawn(async move {
+            listener.run(until).await;
+            Ok(None)
+        });
+    }
+    tasks.spawn(async move {
+        while !shutdown.drain.is_cancelled() {
+            app.count();
+            tokio::select! {
+                () = shutdown.drain.cancelled() => {}
+                () = tokio::time::sleep(COUNTING) => {}
+            }
+        }
+        Ok(None)
+    });
 }
 
 /// Scheduler, sweeper and upkeep, which go on beside the worker until nothing new is taken.

@@ -26,6 +26,7 @@
 //! alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`], [`layout`] and
 //! [`mirror`] know nothing of jobs' rows; [`store`] knows nothing of registries. A test reads the sources and holds them to it.
 
+pub mod access;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -37,6 +38,7 @@ pub mod oci;
 pub mod registry;
 pub mod replicate;
 pub mod schedule;
+pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod sweep;

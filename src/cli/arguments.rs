@@ -16,13 +16,11 @@ use std::ffi::{OsStr, OsString};
 const OTHER_TOOLS: &str = "syft/grype/skopeo";
 
 /// Commands that are not there yet, below the command that they belong to, and what to use instead.
-const ABSENT: [(&str, &str, Option<&str>); 12] = [
-    ("", "serve", None),
+const ABSENT: [(&str, &str, Option<&str>); 10] = [
     ("", "login", Some("docker login, podman login or skopeo login: their credential files are read")),
     ("", "logout", Some("docker logout, podman logout or skopeo logout")),
     ("", "credentials", None),
     ("", "auth", Some("docker login, podman login or skopeo login: their credential files are read")),
-    ("", "keys", None),
     ("", "config", None),
     ("", "scan", Some(OTHER_TOOLS)),
     ("", "sbom", Some(OTHER_TOOLS)),

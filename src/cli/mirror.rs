@@ -7,7 +7,7 @@ use super::output::Rows;
 use crate::config::{document, sync};
 use crate::job::batch::BatchKind;
 use crate::mirror::copies::Decided;
-use crate::mirror::{Rule, Rules, listing};
+use crate::mirror::{Rules, listing};
 use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ pub async fn run(context: &mut Context, command: MirrorCommand) -> Result {
         }
         MirrorCommand::Run(RunArgs { name, detach, how, .. }) => {
             let rules = find(context, &name)?;
-            let (source, destination) = ends(&rules);
+            let (source, destination) = rules.ends();
             let kind = BatchKind::Mirror;
             Start { kind, name: Some(name), source, destination, rules, how: &how, detach }.run(context).await
         }
@@ -162,19 +162,6 @@ fn find(context: &Context, name: &str) -> Result<Rules> {
     })
 }
 
-/// Source and destination for people.
-fn ends(rules: &Rules) -> (String, String) {
-    let text = |of: fn(&Rule) -> Vec<String>| {
-        let mut all: Vec<String> = rules.rules.iter().flat_map(of).collect();
-        all.dedup();
-        all.join(", ")
-    };
-    let source =
-        |rule: &Rule| vec![[rule.registry.as_str(), rule.prefix.as_str()].join("/").trim_end_matches('/').to_owned()];
-    let destination = |rule: &Rule| rule.destinations.iter().cloned().map(String::from).collect();
-    (text(source), text(destination))
-}
-
 fn list(context: &mut Context) -> Result {
     let mirrors = context.config.mirrors.clone();
     if context.format().is_json() {
@@ -190,7 +177,7 @@ fn list(context: &mut Context) -> Result {
         return Ok(());
     }
     let rows = mirrors.iter().map(|(name, rules)| {
-        let (source, destination) = ends(rules);
+        let (source, destination) = rules.ends();
         vec![name.clone(), source, destination]
     });
     context.output.table(&["NAME", "SOURCE", "DESTINATION"], rows)

@@ -24,6 +24,7 @@ mod health_check;
 mod image;
 mod inspect;
 mod jobs;
+mod keys;
 mod lines;
 mod list_tags;
 mod logging;
@@ -36,6 +37,7 @@ mod queue;
 mod replicate;
 mod report;
 mod schedule;
+mod serve;
 mod sql;
 mod sweep;
 mod tree;
@@ -136,6 +138,11 @@ pub enum Command {
     Batch(batch::BatchCommand),
     /// Run workers until a signal.
     Work(work::WorkArgs),
+    /// Serve the API, and work.
+    Serve(serve::ServeArgs),
+    /// Keys of the API of `serve`.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Look at jobs and steer them.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -180,7 +187,7 @@ impl Command {
     /// failed attempts itself, so that they would stand there twice.
     const fn log_level(&self) -> Level {
         match self {
-            Self::Work(_) => Level::Info,
+            Self::Work(_) | Self::Serve(_) => Level::Info,
             Self::Replicate(_) | Self::ReplicateTree(_) | Self::Sync(_) | Self::Mirror(_) | Self::Batch(_) => {
                 Level::Error
             }
@@ -192,6 +199,7 @@ impl Command {
     fn progress(&self, format: Format) -> Mode {
         match self {
             _ if format.is_json() => Mode::None,
+            Self::Serve(_) => Mode::None,
             Self::Work(_) if !std::io::stderr().is_terminal() => Mode::None,
             _ => Mode::Bars,
         }
@@ -203,6 +211,7 @@ impl Command {
             Self::Replicate(arguments) => arguments.numbers(),
             Self::Work(arguments) => arguments.numbers(),
             Self::ReplicateTree(tree::TreeArgs { workers: Some(copies), .. })
+            | Self::Serve(serve::ServeArgs { concurrency: Some(copies), .. })
             | Self::Mirror(mirror::MirrorCommand::Run(mirror::RunArgs { concurrency: Some(copies), .. }))
             | Self::Batch(batch::BatchCommand::Resume(batch::ResumeArgs { concurrency: Some(copies), .. })) => {
                 vec![("worker", "concurrency", *copies)]
@@ -215,7 +224,11 @@ impl Command {
     const fn handles_signals(&self) -> bool {
         matches!(
             self,
-            Self::Work(_) | Self::Replicate(_) | Self::ReplicateTree(_) | Self::Batch(batch::BatchCommand::Resume(_))
+            Self::Work(_)
+                | Self::Serve(_)
+                | Self::Replicate(_)
+                | Self::ReplicateTree(_)
+                | Self::Batch(batch::BatchCommand::Resume(_))
         )
     }
 }
@@ -320,6 +333,8 @@ async fn execute(context: &mut Context, command: Command, rules: Option<PathBuf>
         Command::Mirror(command) => mirror::run(context, command).await,
         Command::Batch(command) => batch::run(context, command).await,
         Command::Work(arguments) => work::run(context, arguments).await,
+        Command::Serve(arguments) => serve::run(context, arguments).await,
+        Command::Keys(command) => keys::run(context, command).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Queue(command) => queue::run(context, command).await,
         Command::Schedule(command) => schedule::run(context, command).await,

@@ -260,6 +260,22 @@ impl Config {
     }
 }
 
+/// A schedule from the JSON object of a section `[schedules.NAME]`. Layout paths must be absolute.
+///
+/// # Errors
+/// All that is wrong, one line each.
+pub fn schedule(name: &str, section: serde_json::Value) -> Result<NewSchedule, Vec<String>> {
+    // JSON is YAML: the reader of files says what is wrong with it.
+    let text = serde_json::json!({ name: section }).to_string();
+    let node = document::yaml(&text).map_err(|problem| vec![problem.message])?;
+    let mut problems = Vec::new();
+    let found = schedules::read(&node, Path::new("/"), &mut problems).pop();
+    if !problems.is_empty() {
+        return Err(problems.into_iter().map(|problem| problem.message).collect());
+    }
+    found.ok_or_else(|| vec!["it is no schedule".to_owned()])
+}
+
 /// Keeps the value, or its problems.
 fn collect<T>(result: Result<T, Error>, problems: &mut Vec<String>) -> Option<T> {
     match result {

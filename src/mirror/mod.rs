@@ -304,6 +304,21 @@ impl Rule {
 }
 
 impl Rules {
+    /// Source and destination, for people.
+    #[must_use]
+    pub fn ends(&self) -> (String, String) {
+        let text = |of: fn(&Rule) -> Vec<String>| {
+            let mut all: Vec<String> = self.rules.iter().flat_map(of).collect();
+            all.dedup();
+            all.join(", ")
+        };
+        let source = |rule: &Rule| {
+            vec![[rule.registry.as_str(), rule.prefix.as_str()].join("/").trim_end_matches('/').to_owned()]
+        };
+        let destination = |rule: &Rule| rule.destinations.iter().cloned().map(String::from).collect();
+        (text(source), text(destination))
+    }
+
     /// Reads what stands in a row.
     ///
     /// # Errors

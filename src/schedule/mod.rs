@@ -7,6 +7,7 @@
 mod apply;
 pub mod plan;
 mod timing;
+pub mod view;
 
 pub use apply::apply;
 pub use timing::{Timing, utc};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What is copied, parents before children. Workers and temporary files belong to the old database.
-pub(super) const TABLES: [&str; 15] = [
+pub(super) const TABLES: [&str; 18] = [
     "queues",
     "queue_changes",
     "jobs",
@@ -28,6 +28,9 @@ pub(super) const TABLES: [&str; 15] = [
     "schedule_occurrences",
     "batches",
     "batch_repositories",
+    "api_keys",
+    "api_calls",
+    "api_call_prunes",
 ];
 /// Bytes of a source or destination.
 const REFERENCE_BYTES: usize = 4096;

@@ -6,6 +6,7 @@
 //!
 //! It never waits for the network, never decides what a failure means, and never keeps a transaction open between calls.
 
+mod api;
 mod batch;
 mod check;
 mod choose;
@@ -44,8 +45,8 @@ use uuid::Uuid;
 /// describes each.
 #[must_use]
 pub fn statements() -> [(&'static str, Vec<(&'static str, &'static str)>); 2] {
-    let sqlite = [statements::ALL, statements::batch::ALL, statements::schedule::ALL];
-    let postgres = [postgres::statements::ALL, postgres::statements::batch::ALL];
+    let sqlite = [statements::ALL, statements::api::ALL, statements::batch::ALL, statements::schedule::ALL];
+    let postgres = [postgres::statements::ALL, postgres::statements::api::ALL, postgres::statements::batch::ALL];
     [("sqlite", sqlite.concat()), ("postgres", postgres.concat())]
 }
 

@@ -1,6 +1,7 @@
 //! Rows to values. A row that this program cannot read is an error that names the column, never a guess.
 
 use super::{BlobSeen, Error, JobEvent, UploadState, WorkerRow};
+use crate::access::{ApiKey, Destination, KeyHash, NewKey};
 use crate::clock::UnixMillis;
 use crate::job::batch::{self, Batch, Counts, Listed};
 use crate::job::replay::{Entry, Facts};
@@ -256,6 +257,38 @@ pub(super) fn event(row: &impl Columns) -> Result<JobEvent, Error> {
         actor: row.text("actor")?,
         reason: row.text_option("reason")?,
         detail: row.text_option("detail")?.map(json),
+    })
+}
+
+/// What of a key is written in another form.
+pub(super) struct KeyRow {
+    pub hash: String,
+    pub destinations: Option<String>,
+}
+
+/// The form of a key in its row.
+pub(super) fn key_row(key: &NewKey) -> KeyRow {
+    let destinations = key.destinations.as_ref().map(|all| serde_json::json!(all).to_string());
+    KeyRow { hash: key.hash.to_hex(), destinations }
+}
+
+/// A key of the API.
+pub(super) fn key(row: &impl Columns) -> Result<ApiKey, Error> {
+    let destinations = row.text_option("destinations")?;
+    let destinations: Option<Vec<Destination>> = destinations
+        .map(|json| serde_json::from_str(&json).map_err(|error| unreadable("destinations", error)))
+        .transpose()?;
+    Ok(ApiKey {
+        id: row.text("id")?,
+        name: row.text("name")?,
+        role: row.text("role")?.parse().map_err(|error| unreadable("role", error))?,
+        hash: KeyHash::from_hex(&row.text("hash")?).ok_or_else(|| unreadable("hash", "it is no SHA-256"))?,
+        destinations,
+        created_at: UnixMillis(row.int("created_at")?),
+        created_by: row.text("created_by")?,
+        expires_at: row.time("expires_at")?,
+        revoked_at: row.time("revoked_at")?,
+        revoked_by: row.text_option("revoked_by")?,
     })
 }
 

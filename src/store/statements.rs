@@ -1,5 +1,6 @@
 //! Every statement of the store, named. `sqlx-data.json` describes each; a test compares the two.
 
+pub(in crate::store) mod api;
 pub(in crate::store) mod batch;
 pub(in crate::store) mod schedule;
 

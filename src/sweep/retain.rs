@@ -10,6 +10,8 @@ use std::time::Duration;
 const INTERVAL: Duration = Duration::from_secs(600);
 /// Jobs removed in one transaction.
 const PIECE: u32 = 200;
+/// Calls of the API removed in one transaction.
+const CALLS: u32 = 5000;
 /// Transactions after which the sweeper looks at its workers again.
 const PIECES: usize = 20;
 /// Pause after each.
@@ -41,6 +43,7 @@ impl Retain {
                     removed += pruned.jobs;
                     if !pruned.more {
                         self.ended = Some(boot);
+                        self.calls(store, clock).await;
                         break;
                     }
                 }
@@ -57,6 +60,21 @@ impl Retain {
         }
         if removed > 0 {
             tracing::info!(jobs = removed, "removed finished jobs that are not kept any longer");
+        }
+    }
+
+    /// The record of calls of the API is kept as long as failed jobs are.
+    async fn calls(&self, store: &Store, clock: &Clock) {
+        let Some(before) = self.kept.at(clock.now()).failed_before else { return };
+        for _ in 0..PIECES {
+            match store.calls_prune(before, CALLS, "sweeper").await {
+                Ok(0) => return,
+                Ok(_) => tokio::time::sleep(PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(%error, "old calls of the API could not be removed, trying again later");
+                    return;
+                }
+            }
         }
     }
 }

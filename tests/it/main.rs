@@ -13,6 +13,7 @@ mod cli;
 mod copy;
 mod readme;
 mod rig;
+mod serve;
 mod sqlx_data;
 mod store;
 mod support;

@@ -7,7 +7,8 @@ use super::error::{Error, Result};
 use super::{Context, when};
 use crate::clock::UnixMillis;
 use crate::job::Schedule;
-use crate::job::schedule::{Fate, Firing, Occurrence, Planned};
+use crate::job::schedule::{Fate, Firing, Planned};
+use crate::schedule::view::{Past, Row, next_at, state};
 use crate::schedule::{Timing, plan, utc};
 use crate::store::ScheduleChange;
 use serde::Serialize;
@@ -78,99 +79,6 @@ pub async fn run(context: &mut Context, command: ScheduleCommand) -> Result {
         ScheduleCommand::Resume(NameArgs { name }) => change(context, &name, ScheduleChange::Resume).await,
         ScheduleCommand::Remove(NameArgs { name }) => change(context, &name, ScheduleChange::Remove).await,
     }
-}
-
-/// A schedule as programs see it.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    id: i64,
-    name: &'a str,
-    state: &'static str,
-    timing: &'a str,
-    timezone: &'a str,
-    jitter_ms: i64,
-    missed: &'a str,
-    overlap: &'a str,
-    kind: &'a str,
-    source: &'a str,
-    destination: &'a str,
-    options: &'a serde_json::Value,
-    queue: &'a str,
-    priority: i64,
-    max_attempts: i64,
-    created_at: String,
-    next_at: Option<String>,
-    last_at: Option<String>,
-    paused_at: Option<String>,
-    ended_at: Option<String>,
-    fault: Option<&'a str>,
-}
-
-/// A time as programs see it.
-#[derive(Debug, Serialize)]
-struct Past {
-    at: String,
-    outcome: Fate,
-    job_id: Option<i64>,
-    decided_at: String,
-    detail: Option<String>,
-}
-
-impl From<Occurrence> for Past {
-    fn from(occurrence: Occurrence) -> Self {
-        Self {
-            at: utc(occurrence.at),
-            outcome: occurrence.fate,
-            job_id: occurrence.job,
-            decided_at: utc(occurrence.decided_at),
-            detail: occurrence.detail,
-        }
-    }
-}
-
-impl<'a> From<&'a Schedule> for Row<'a> {
-    fn from(schedule: &'a Schedule) -> Self {
-        Self {
-            id: schedule.id,
-            name: &schedule.name,
-            state: state(schedule),
-            timing: &schedule.timing,
-            timezone: &schedule.timezone,
-            jitter_ms: schedule.jitter_ms,
-            missed: &schedule.missed,
-            overlap: &schedule.overlap,
-            kind: &schedule.kind,
-            source: &schedule.source,
-            destination: &schedule.destination,
-            options: &schedule.options,
-            queue: &schedule.queue,
-            priority: schedule.priority,
-            max_attempts: schedule.max_attempts,
-            created_at: utc(schedule.created_at),
-            next_at: next_at(schedule).map(utc),
-            last_at: schedule.last_at.map(utc),
-            paused_at: schedule.paused_at.map(utc),
-            ended_at: schedule.ended_at.map(utc),
-            fault: schedule.fault.as_deref(),
-        }
-    }
-}
-
-const fn state(schedule: &Schedule) -> &'static str {
-    match schedule {
-        Schedule { paused_at: Some(_), .. } => "paused",
-        Schedule { fault: Some(_), .. } => "faulty",
-        Schedule { ended_at: Some(_), .. } => "ended",
-        _ => "active",
-    }
-}
-
-/// The next time; before anybody has looked at the schedule, the one that will be found.
-fn next_at(schedule: &Schedule) -> Option<UnixMillis> {
-    if state(schedule) != "active" {
-        return None;
-    }
-    schedule.next_at.or_else(|| Timing::parse(&schedule.timing, &schedule.timezone).ok()?.first(schedule.base_at))
 }
 
 async fn list(context: &mut Context) -> Result {

@@ -28,10 +28,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "ledger", sql: include_str!("../../../migrations/postgres/0007_ledger.sql") },
     Migration { version: 8, name: "schedules", sql: include_str!("../../../migrations/postgres/0008_schedules.sql") },
     Migration { version: 9, name: "batches", sql: include_str!("../../../migrations/postgres/0009_batches.sql") },
+    Migration { version: 10, name: "api", sql: include_str!("../../../migrations/postgres/0010_api.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 9;
+pub(super) const NEWEST: i64 = 10;
 
 /// The oldest server that knows what the migrations use, as `server_version_num`.
 const OLDEST_SERVER: i32 = 130_000;

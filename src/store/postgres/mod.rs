@@ -10,6 +10,7 @@
 //! this process was never told of. An enqueue or an operator's change is answered with an error that says that its outcome is
 //! not known; with an idempotency key it can be repeated.
 
+mod api;
 mod attempt;
 mod batch;
 mod check;

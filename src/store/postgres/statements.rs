@@ -4,6 +4,7 @@
 //! rows take arrays, so that one text serves any number. Those that touch rows of running jobs pass over rows that somebody
 //! else has locked, and say so, so that one such row does not stop the others.
 
+pub(in crate::store) mod api;
 pub(in crate::store) mod batch;
 
 use crate::store::statements::{batch_columns, job_columns, schedule_columns, schedule_waits, statements};

@@ -3,6 +3,7 @@
 //! Several processes on one file are normal. WAL lets readers go on while somebody writes; `synchronous=FULL` makes a commit
 //! survive a power cut. It never opens a file on a network file system, where SQLite's locks do not hold.
 
+mod api;
 mod attempt;
 mod backup;
 mod batch;

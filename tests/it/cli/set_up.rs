@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 fn the_database_is_made_shown_and_checked() {
     let binary = Binary::new();
     let output = binary.run(&["db", "migrate"]).success();
-    assert!(output.text().contains("schema version 9"), "{output}");
+    assert!(output.text().contains("schema version 10"), "{output}");
     binary.run(&["db", "migrate"]).success();
     let info = binary.run(&["db", "info", "-o", "json"]).success().json();
-    assert_eq!((&info["engine"], &info["schema_version"], &info["jobs"]), (&"sqlite".into(), &9.into(), &0.into()));
+    assert_eq!((&info["engine"], &info["schema_version"], &info["jobs"]), (&"sqlite".into(), &10.into(), &0.into()));
     assert_eq!(info["url"], binary.database().url());
     let text = binary.run(&["db", "info"]).success().text();
     assert!(text.contains("engine:") && text.contains("schema:"), "{text}");

@@ -9,6 +9,7 @@ mod sqlite {
     pub use super::{TTL, copy, later, numbered};
     pub type Bench = super::Bench<super::OnSqlite>;
 
+    mod api;
     mod attempts;
     mod batches;
     mod checks;
@@ -35,6 +36,7 @@ mod postgres {
     pub use super::{TTL, copy, later, numbered};
     pub type Bench = super::Bench<super::OnPostgres>;
 
+    mod api;
     mod attempts;
     mod batches;
     mod checks;

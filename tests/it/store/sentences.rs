@@ -38,6 +38,17 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ),
     ("enqueue", "[`Error::KeyConflict`]", &["a_key_names_one_job_for_ever"]),
     ("enqueue", "[`Error::Invalid`] when a key", &["a_key_is_as_long_as_the_database_takes"]),
+    ("key_add", "Writes a key", &["a_key_is_kept_as_it_was_made_and_revoked_once"]),
+    ("key_add", "Durable when", &["what_was_acknowledged_is_there_after_closing"]),
+    ("keys", "The keys", &["a_key_is_kept_as_it_was_made_and_revoked_once"]),
+    ("key_revoke", "Revokes", &["a_key_is_kept_as_it_was_made_and_revoked_once"]),
+    ("key_revoke", "Returns how", &["a_key_is_kept_as_it_was_made_and_revoked_once"]),
+    ("call_add", "Writes down", &["calls_stay_on_record_until_they_are_removed_with_a_record"]),
+    ("call_add", "Durable when", &["what_was_acknowledged_is_there_after_closing"]),
+    ("calls_prune", "Removes calls", &["calls_stay_on_record_until_they_are_removed_with_a_record"]),
+    ("calls_prune", "Returns how", &["calls_stay_on_record_until_they_are_removed_with_a_record"]),
+    ("events_after", "The history", &["the_history_of_all_jobs_is_read_in_pieces"]),
+    ("events_after", "On PostgreSQL", &["the_history_of_all_jobs_is_read_in_pieces"]),
     ("load_number", "The number", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("load_finished", "Marks", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("load_finished", "Doing it twice", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
@@ -362,7 +373,7 @@ fn sentences() -> Vec<(String, String)> {
             std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store").join(file)).unwrap();
         source.split_once("impl Store {").expect("the store has methods").1.to_owned()
     };
-    let methods = [read("mod.rs"), read("batch.rs")].concat();
+    let methods = [read("mod.rs"), read("batch.rs"), read("api.rs")].concat();
     let (mut sentences, mut docs) = (Vec::new(), String::new());
     for line in methods.lines().map(str::trim) {
         if let Some(doc) = line.strip_prefix("///") {

@@ -30,6 +30,7 @@ pub mod access;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crypt;
 pub mod daemon;
 pub mod job;
 pub mod layout;

@@ -16,11 +16,8 @@ use std::ffi::{OsStr, OsString};
 const OTHER_TOOLS: &str = "syft/grype/skopeo";
 
 /// Commands that are not there yet, below the command that they belong to, and what to use instead.
-const ABSENT: [(&str, &str, Option<&str>); 10] = [
-    ("", "login", Some("docker login, podman login or skopeo login: their credential files are read")),
-    ("", "logout", Some("docker logout, podman logout or skopeo logout")),
-    ("", "credentials", None),
-    ("", "auth", Some("docker login, podman login or skopeo login: their credential files are read")),
+const ABSENT: [(&str, &str, Option<&str>); 7] = [
+    ("", "auth", Some("freightliner credentials list")),
     ("", "config", None),
     ("", "scan", Some(OTHER_TOOLS)),
     ("", "sbom", Some(OTHER_TOOLS)),
@@ -183,19 +180,18 @@ mod tests {
     #[test]
     fn what_is_not_there_says_so_whatever_stands_behind_it() {
         for line in [
-            "serve",
-            "serve --api-key-auth --port 8080 -o file",
-            "-o json credentials rotate-key -- a b",
+            "config",
+            "config show --port 8080 -o file",
+            "-o json test-manifest rotate-key -- a b",
             "db prune --older-than 3d",
-            "login registry -u a -p b",
         ] {
             let error = absent(&words(line)).unwrap_or_else(|| panic!("{line}"));
             assert!(error.message.starts_with("not implemented: ") && error.exit == FAILED, "{line}: {error}");
         }
         assert_eq!(absent(&words("scan alpine")).unwrap().message, "not implemented: use syft/grype/skopeo");
-        assert!(absent(&words("serve")).unwrap().message.contains("`serve`"));
+        assert!(absent(&words("config show")).unwrap().message.contains("`config`"));
         assert!(absent(&words("db prune")).unwrap().message.contains("`db prune`"));
-        for line in ["jobs list", "jbos list", "jobs lsit", "db info", "db ifno", "", "--help", "replicate serve keys"]
+        for line in ["jobs list", "jbos list", "jobs lsit", "db info", "db ifno", "", "--help", "replicate config auth"]
         {
             assert_eq!(absent(&words(line)), None, "{line}");
         }

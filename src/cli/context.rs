@@ -4,9 +4,10 @@ use super::error::{Error, Result};
 use super::output::{Format, Notes, Output};
 use crate::clock::Clock;
 use crate::config::{Config, ensure_private_dir};
+use crate::crypt::{Source, Vault};
 use crate::job::{JobId, NewJob};
 use crate::oci::ImageReference;
-use crate::registry::{Client, Session};
+use crate::registry::{self, Client, Session, VaultHandle};
 use crate::replicate::{Engine, Limits};
 use crate::store::Store;
 use crate::worker::watch::Watch;
@@ -76,7 +77,27 @@ impl Context {
     /// A CA file does not parse.
     pub fn client(&self) -> Result<Client> {
         // What it is made of is configuration: a CA file that holds none.
-        Client::new(self.config.registry()).map_err(|error| {
+        let mut settings = self.config.registry();
+        settings.vault = VaultHandle(Some(self.vault()));
+        self.client_of(settings)
+    }
+
+    /// The vault of this configuration.
+    #[must_use]
+    pub fn vault(&self) -> Arc<Vault> {
+        let source = match &self.config.vault_key_command {
+            Some(command) => Source::Command(command.clone()),
+            None => Source::of(&self.config.state_dir),
+        };
+        Vault::new(source, self.config.database.clone(), self.clock.clone(), self.store.clone())
+    }
+
+    /// A client with these settings.
+    ///
+    /// # Errors
+    /// A CA file does not parse.
+    pub fn client_of(&self, settings: registry::Settings) -> Result<Client> {
+        Client::new(settings).map_err(|error| {
             Error::usage(error.to_string())
                 .hint("check the PEM files of --ca-file, ca_files, client_cert and client_key")
         })

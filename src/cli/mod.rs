@@ -15,6 +15,7 @@ mod batch;
 mod completions;
 mod context;
 mod copy;
+mod credentials;
 mod db;
 mod delete;
 mod doctor;
@@ -143,6 +144,13 @@ pub enum Command {
     /// Keys of the API of `serve`.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Store the credential of a registry in the vault.
+    Login(credentials::LoginArgs),
+    /// Remove the credential of a registry from the vault.
+    Logout(credentials::LogoutArgs),
+    /// The vault: credentials of registries, sealed in the database.
+    #[command(subcommand)]
+    Credentials(credentials::CredentialsCommand),
     /// Look at jobs and steer them.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -335,6 +343,9 @@ async fn execute(context: &mut Context, command: Command, rules: Option<PathBuf>
         Command::Work(arguments) => work::run(context, arguments).await,
         Command::Serve(arguments) => serve::run(context, arguments).await,
         Command::Keys(command) => keys::run(context, command).await,
+        Command::Login(arguments) => credentials::login(context, arguments).await,
+        Command::Logout(arguments) => credentials::logout(context, arguments).await,
+        Command::Credentials(command) => credentials::run(context, command).await,
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Queue(command) => queue::run(context, command).await,
         Command::Schedule(command) => schedule::run(context, command).await,

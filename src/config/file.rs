@@ -36,6 +36,8 @@ pub struct File {
     pub bandwidth_windows: Vec<Window>,
     /// `[mirrors.NAME]`, by name.
     pub mirrors: BTreeMap<String, Rules>,
+    /// `vault.key_command`.
+    pub vault_key_command: Option<String>,
     /// `[schedules.NAME]`.
     pub schedules: Vec<NewSchedule>,
     /// What is wrong with the rest of it, one line each.
@@ -84,6 +86,7 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
         let known = settings::SETTINGS.iter().any(|setting| setting.section == section);
         match content {
             toml::Value::Table(hosts) if section == "registries" => file.registries(hosts, folder),
+            toml::Value::Table(keys) if section == "vault" => file.vault(keys),
             // Rules are long enough for their places to matter.
             _ if section == "mirrors" || section == "schedules" => {}
             _ if !known => file.problems.push(format!("unknown section [{section}]: use {}", sections())),
@@ -104,6 +107,18 @@ fn parse(text: &str, folder: &Path) -> Result<File, String> {
 }
 
 impl File {
+    fn vault(&mut self, keys: &toml::Table) {
+        for (key, value) in keys {
+            match (key.as_str(), value) {
+                ("key_command", toml::Value::String(command)) if !command.trim().is_empty() => {
+                    self.vault_key_command = Some(command.clone());
+                }
+                ("key_command", _) => self.problems.push("vault.key_command must be a command, a text".to_owned()),
+                _ => self.problems.push(format!("unknown key vault.{key}: use key_command")),
+            }
+        }
+    }
+
     fn read_rules(&mut self, text: &str, folder: &Path) {
         let mut problems = Vec::new();
         match document::toml(text) {

@@ -93,6 +93,8 @@ pub struct Config {
     pub mirrors: Arc<BTreeMap<String, Rules>>,
     /// The schedules of the configuration file.
     pub schedules: Arc<Vec<NewSchedule>>,
+    /// Prints the keys of the vault; None: they are in a file of the state folder.
+    pub vault_key_command: Option<String>,
     /// The folder that relative layout paths are taken from.
     pub base: PathBuf,
 }
@@ -144,6 +146,9 @@ impl Config {
             let typed = typed.state_dir.clone().or_else(|| environment("FREIGHTLINER_STATE_DIR").map(PathBuf::from));
             collect(paths::state_dir(typed, database, environment, &base), &mut problems)
         });
+        let vault_key_command = environment("FREIGHTLINER_VAULT_KEY_COMMAND")
+            .map(|command| command.to_string_lossy().into_owned())
+            .or(file.vault_key_command);
         match (database, state_dir) {
             (Some(database), Some(state_dir)) if problems.is_empty() => Ok(Self {
                 database,
@@ -157,6 +162,7 @@ impl Config {
                 registry_limits: file.registry_limits,
                 mirrors: Arc::new(file.mirrors),
                 schedules: Arc::new(file.schedules),
+                vault_key_command,
                 base,
             }),
             _ => Err(Error { problems }),
@@ -212,6 +218,7 @@ impl Config {
             ca_files: self.ca_files.clone(),
             insecure_hosts: self.insecure_hosts.clone(),
             credential_files: None,
+            vault: registry::VaultHandle::default(),
             connect_timeout: values.secs("registry", "connect_timeout_secs"),
             first_byte_timeout: values.secs("registry", "first_byte_timeout_secs"),
             idle_timeout: values.secs("registry", "idle_timeout_secs"),

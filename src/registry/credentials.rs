@@ -1,4 +1,4 @@
-//! Which credentials belong to a repository: docker's `config.json` and the `auth.json` of containers' tools.
+//! Which credentials belong to a repository: those of the vault, then docker's `config.json` and the `auth.json` of containers' tools.
 //!
 //! Files are read when credentials are needed and the answer is kept for a minute, rather than read once at start: a
 //! daemon must notice a new login. Within a file the order is: a helper for just this registry, an entry of `auths` that
@@ -11,6 +11,7 @@ use super::{Error, Settings};
 use crate::clock::{BootTime, Clock};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -19,6 +20,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
 
 /// How long a lookup is kept: helpers start a process, and Basic needs credentials for every request.
 pub(super) const KEPT: Duration = Duration::from_secs(60);
@@ -40,6 +42,12 @@ impl Secret {
     /// The secret itself, for a request's header or body.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -70,9 +78,26 @@ pub(super) struct Found {
 
 type Lookup = (BootTime, Option<Arc<Found>>);
 
+/// Credentials that are kept elsewhere than in files, and win over them.
+pub trait VaultLookup: Send + Sync {
+    /// User name and password for a registry; None: there is none, or it cannot be opened, which was told.
+    fn find<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<(String, Zeroizing<String>)>>;
+}
+
+/// A vault to ask, or none.
+#[derive(Clone, Default)]
+pub struct VaultHandle(pub Option<Arc<dyn VaultLookup>>);
+
+impl fmt::Debug for VaultHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { "VaultHandle(..)" } else { "VaultHandle(None)" })
+    }
+}
+
 /// The credentials of all registries.
 pub(super) struct Credentials {
     files: Vec<PathBuf>,
+    vault: VaultHandle,
     clock: Clock,
     lookups: Flights<(String, String), Lookup>,
     /// Where helpers are searched instead of `$PATH`.
@@ -83,7 +108,7 @@ impl Credentials {
     /// Reads nothing yet.
     pub fn new(settings: &Settings, clock: Clock) -> Self {
         let files = settings.credential_files.clone().unwrap_or_else(usual_files);
-        Self { files, clock, lookups: Flights::default(), helper_path: None }
+        Self { files, vault: settings.vault.clone(), clock, lookups: Flights::default(), helper_path: None }
     }
 
     /// The credential for a repository (`name` empty: for the registry as a whole).
@@ -99,13 +124,19 @@ impl Credentials {
         {
             return Ok(found.clone());
         }
-        let mut found = None;
+        let mut found = match &self.vault.0 {
+            Some(vault) => vault.find(host).await.map(|(username, password)| {
+                let password = Secret(password.as_str().to_owned());
+                self::found(Credential::Basic { username, password }, "the vault")
+            }),
+            None => None,
+        };
         for path in &self.files {
-            let search = self.helper_path.as_deref();
-            found = read(path).await?.lookup(path, host, name, search).await?;
             if found.is_some() {
                 break;
             }
+            let search = self.helper_path.as_deref();
+            found = read(path).await?.lookup(path, host, name, search).await?;
         }
         Ok(kept.insert((now, found.map(Arc::new))).1.clone())
     }

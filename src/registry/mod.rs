@@ -43,6 +43,7 @@ mod warnings;
 
 pub use blobs::{BlobBody, PartSource};
 pub use content::UploadBody;
+pub use credentials::{VaultHandle, VaultLookup};
 pub use error::Error;
 pub use manifests::{FetchedManifest, ManifestHead};
 pub use pacing::Kind;

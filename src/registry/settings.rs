@@ -32,6 +32,8 @@ pub struct Settings {
     /// Credential files in order of precedence; None: `$REGISTRY_AUTH_FILE`, then `$DOCKER_CONFIG/config.json`, and when
     /// that variable is not set `~/.docker/config.json`.
     pub credential_files: Option<Vec<PathBuf>>,
+    /// Asked before the credential files.
+    pub vault: super::credentials::VaultHandle,
     /// Longest time to connect, TLS handshake included.
     pub connect_timeout: Duration,
     /// Longest time from a request to the head of its answer.
@@ -131,6 +133,7 @@ impl Default for Settings {
             ca_files: Vec::new(),
             insecure_hosts: Vec::new(),
             credential_files: None,
+            vault: super::credentials::VaultHandle::default(),
             connect_timeout: CONNECT_TIMEOUT,
             first_byte_timeout: FIRST_BYTE_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What is copied, parents before children. Workers and temporary files belong to the old database.
-pub(super) const TABLES: [&str; 18] = [
+pub(super) const TABLES: [&str; 20] = [
     "queues",
     "queue_changes",
     "jobs",
@@ -31,6 +31,8 @@ pub(super) const TABLES: [&str; 18] = [
     "api_keys",
     "api_calls",
     "api_call_prunes",
+    "credentials",
+    "credential_changes",
 ];
 /// Bytes of a source or destination.
 const REFERENCE_BYTES: usize = 4096;

@@ -22,6 +22,7 @@ mod sqlite;
 mod standing;
 mod statements;
 mod url;
+mod vault;
 
 pub use batch::BatchTaken;
 pub use error::Error;
@@ -34,6 +35,7 @@ pub use look::{
 };
 pub use standing::{Standing, Stood};
 pub use url::{DatabaseUrl, PostgresUrl};
+pub use vault::Sealed;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::job::schedule::{Firing, Occurrence};
@@ -45,8 +47,19 @@ use uuid::Uuid;
 /// describes each.
 #[must_use]
 pub fn statements() -> [(&'static str, Vec<(&'static str, &'static str)>); 2] {
-    let sqlite = [statements::ALL, statements::api::ALL, statements::batch::ALL, statements::schedule::ALL];
-    let postgres = [postgres::statements::ALL, postgres::statements::api::ALL, postgres::statements::batch::ALL];
+    let sqlite = [
+        statements::ALL,
+        statements::api::ALL,
+        statements::batch::ALL,
+        statements::schedule::ALL,
+        statements::vault::ALL,
+    ];
+    let postgres = [
+        postgres::statements::ALL,
+        postgres::statements::api::ALL,
+        postgres::statements::batch::ALL,
+        postgres::statements::vault::ALL,
+    ];
     [("sqlite", sqlite.concat()), ("postgres", postgres.concat())]
 }
 

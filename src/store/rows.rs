@@ -1,6 +1,6 @@
 //! Rows to values. A row that this program cannot read is an error that names the column, never a guess.
 
-use super::{BlobSeen, Error, JobEvent, UploadState, WorkerRow};
+use super::{BlobSeen, Error, JobEvent, Sealed, UploadState, WorkerRow};
 use crate::access::{ApiKey, Destination, KeyHash, NewKey};
 use crate::clock::UnixMillis;
 use crate::job::batch::{self, Batch, Counts, Listed};
@@ -257,6 +257,19 @@ pub(super) fn event(row: &impl Columns) -> Result<JobEvent, Error> {
         actor: row.text("actor")?,
         reason: row.text_option("reason")?,
         detail: row.text_option("detail")?.map(json),
+    })
+}
+
+/// A sealed credential.
+pub(super) fn sealed(row: &impl Columns) -> Result<Sealed, Error> {
+    Ok(Sealed {
+        registry: row.text("registry")?,
+        username: row.text("username")?,
+        key_id: row.text("key_id")?,
+        sealed: row.text("sealed")?,
+        created_at: UnixMillis(row.int("created_at")?),
+        changed_at: UnixMillis(row.int("changed_at")?),
+        changed_by: row.text("changed_by")?,
     })
 }
 

@@ -3,6 +3,7 @@
 pub(in crate::store) mod api;
 pub(in crate::store) mod batch;
 pub(in crate::store) mod schedule;
+pub(in crate::store) mod vault;
 
 macro_rules! job_columns {
     () => {

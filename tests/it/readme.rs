@@ -103,6 +103,7 @@ fn the_columns_in_the_readme_are_those_of_the_views() {
         "audit_schedules",
         "audit_batches",
         "audit_api",
+        "audit_credentials",
         "audit_queues",
         "audit_prunes",
         "queue_depth",

@@ -29,10 +29,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "schedules", sql: include_str!("../../../migrations/postgres/0008_schedules.sql") },
     Migration { version: 9, name: "batches", sql: include_str!("../../../migrations/postgres/0009_batches.sql") },
     Migration { version: 10, name: "api", sql: include_str!("../../../migrations/postgres/0010_api.sql") },
+    Migration { version: 11, name: "vault", sql: include_str!("../../../migrations/postgres/0011_vault.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 10;
+pub(super) const NEWEST: i64 = 11;
 
 /// The oldest server that knows what the migrations use, as `server_version_num`.
 const OLDEST_SERVER: i32 = 130_000;

@@ -29,6 +29,7 @@ mod schedule;
 mod sql;
 pub(super) mod statements;
 mod steer;
+mod vault;
 mod workers;
 
 use super::url::PostgresUrl;

@@ -6,6 +6,7 @@
 
 pub(in crate::store) mod api;
 pub(in crate::store) mod batch;
+pub(in crate::store) mod vault;
 
 use crate::store::statements::{batch_columns, job_columns, schedule_columns, schedule_waits, statements};
 

@@ -28,10 +28,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "schedules", sql: include_str!("../../../migrations/sqlite/0008_schedules.sql") },
     Migration { version: 9, name: "batches", sql: include_str!("../../../migrations/sqlite/0009_batches.sql") },
     Migration { version: 10, name: "api", sql: include_str!("../../../migrations/sqlite/0010_api.sql") },
+    Migration { version: 11, name: "vault", sql: include_str!("../../../migrations/sqlite/0011_vault.sql") },
 ];
 
 /// The newest schema that this program knows.
-pub(super) const NEWEST: i64 = 10;
+pub(super) const NEWEST: i64 = 11;
 
 /// "FRGT": tells our files from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x4652_4754;

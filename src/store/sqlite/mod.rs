@@ -27,6 +27,7 @@ mod schedule;
 mod snapshots;
 mod sql;
 mod steer;
+mod vault;
 mod watch;
 mod workers;
 mod writer;

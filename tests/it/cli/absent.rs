@@ -3,7 +3,7 @@
 use super::error;
 use crate::support::binary::Binary;
 
-const COMMANDS: [&str; 4] = ["login x", "logout x", "credentials list", "config show"];
+const COMMANDS: [&str; 2] = ["auth list", "config show"];
 
 #[test]
 fn commands() {

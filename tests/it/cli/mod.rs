@@ -16,6 +16,7 @@ mod schedules;
 mod set_up;
 mod sql;
 mod steer;
+mod vault;
 mod waiting;
 mod why;
 

@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 fn the_database_is_made_shown_and_checked() {
     let binary = Binary::new();
     let output = binary.run(&["db", "migrate"]).success();
-    assert!(output.text().contains("schema version 10"), "{output}");
+    assert!(output.text().contains("schema version 11"), "{output}");
     binary.run(&["db", "migrate"]).success();
     let info = binary.run(&["db", "info", "-o", "json"]).success().json();
-    assert_eq!((&info["engine"], &info["schema_version"], &info["jobs"]), (&"sqlite".into(), &10.into(), &0.into()));
+    assert_eq!((&info["engine"], &info["schema_version"], &info["jobs"]), (&"sqlite".into(), &11.into(), &0.into()));
     assert_eq!(info["url"], binary.database().url());
     let text = binary.run(&["db", "info"]).success().text();
     assert!(text.contains("engine:") && text.contains("schema:"), "{text}");
@@ -138,7 +138,7 @@ fn completions_are_scripts_that_their_shell_reads() {
     let binary = Binary::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = binary.run(&["completions", shell]).success().text();
-        assert!(script.contains("replicate") && !script.contains("rotate-key"), "{shell}");
+        assert!(script.contains("replicate") && !script.contains("test-manifest"), "{shell}");
     }
     let script = binary.run(&["completions", "bash"]).success().stdout;
     let Some(bash) = crate::support::need("bash") else { return };

@@ -27,6 +27,7 @@ mod sqlite {
     mod standing;
     mod sweeping;
     mod upgrades;
+    mod vault;
 }
 
 /// The contract, on a server.
@@ -54,6 +55,7 @@ mod postgres {
     mod standing;
     mod sweeping;
     mod upgrades;
+    mod vault;
 }
 
 mod sentences;

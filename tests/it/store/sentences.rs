@@ -49,6 +49,14 @@ const SENTENCES: &[(&str, &str, &[&str])] = &[
     ("calls_prune", "Returns how", &["calls_stay_on_record_until_they_are_removed_with_a_record"]),
     ("events_after", "The history", &["the_history_of_all_jobs_is_read_in_pieces"]),
     ("events_after", "On PostgreSQL", &["the_history_of_all_jobs_is_read_in_pieces"]),
+    ("credential_put", "Stores a sealed", &["a_registry_has_one_credential_and_its_history_stays"]),
+    ("credential_put", "Durable when", &["what_was_acknowledged_is_there_after_closing"]),
+    ("credential_put", "Its times", &["a_registry_has_one_credential_and_its_history_stays"]),
+    ("credentials", "The credentials", &["a_registry_has_one_credential_and_its_history_stays"]),
+    ("credential_remove", "Removes the", &["a_registry_has_one_credential_and_its_history_stays"]),
+    ("credential_remove", "False: there", &["a_registry_has_one_credential_and_its_history_stays"]),
+    ("credential_reseal", "Stores a credential", &["a_registry_has_one_credential_and_its_history_stays"]),
+    ("credential_reseal", "False: somebody", &["a_registry_has_one_credential_and_its_history_stays"]),
     ("load_number", "The number", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("load_finished", "Marks", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
     ("load_finished", "Doing it twice", &["an_interrupted_load_goes_on_and_a_finished_one_is_a_new_request"]),
@@ -373,7 +381,7 @@ fn sentences() -> Vec<(String, String)> {
             std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store").join(file)).unwrap();
         source.split_once("impl Store {").expect("the store has methods").1.to_owned()
     };
-    let methods = [read("mod.rs"), read("batch.rs"), read("api.rs")].concat();
+    let methods = [read("mod.rs"), read("batch.rs"), read("api.rs"), read("vault.rs")].concat();
     let (mut sentences, mut docs) = (Vec::new(), String::new());
     for line in methods.lines().map(str::trim) {
         if let Some(doc) = line.strip_prefix("///") {

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The first schema, as it was published.
 const FIRST: &str = include_str!("../../../migrations/sqlite/0001_jobs.sql");
 /// The newest schema that the program knows; a new migration needs a word here about what it must keep.
-const NEWEST: &str = "10";
+const NEWEST: &str = "11";
 /// A look a second, and ample time for the end on a busy machine.
 const SOON: Duration = Duration::from_secs(6);
 /// The worker that held a job when the program was replaced by a newer one.
@@ -139,7 +139,7 @@ impl Content {
         for (select, before) in self.selects.iter().zip(&self.rows) {
             let mut after = binary.sql(select).unwrap();
             if select.contains("FROM schema_migrations") {
-                after.truncate(before.len());
+                after.retain(|row| before.contains(row));
             }
             assert_eq!(&after, before, "{select}");
         }
@@ -148,7 +148,7 @@ impl Content {
 
 fn assert_newest(binary: &Binary) {
     let versions = binary.sql("SELECT group_concat(version, ' ') FROM schema_migrations").unwrap();
-    assert_eq!(versions, ["1 2 3 4 5 6 7 8 9 10"]);
+    assert_eq!(versions, ["1 2 3 4 5 6 7 8 9 10 11"]);
     let output = binary.run(&["db", "migrate", "-o", "json"]).success();
     assert_eq!(output.json()["schema_version"].to_string(), NEWEST);
     assert_eq!(binary.sql("PRAGMA foreign_key_check").unwrap(), Vec::<String>::new());

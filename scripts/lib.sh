@@ -7,7 +7,7 @@
 # What apt may wait for another apt (unattended upgrades of a machine that has just started), in seconds.
 APT_LOCK_WAIT=180
 # The services of the packages we install; we need their programs only.
-UNWANTED_SERVICES="docker-registry postgresql pgbouncer"
+UNWANTED_SERVICES="docker-registry postgresql pgbouncer prometheus prometheus-node-exporter"
 # Where Debian asks whether a service may be started, and how we know a file of ours that a killed run left behind.
 SERVICE_POLICY=/usr/sbin/policy-rc.d
 SERVICE_POLICY_MARK="# made for the time of one package installation by Freightliner's scripts/lib.sh"

@@ -1,6 +1,6 @@
 //! The program: parses the command line, starts the runtime, runs the command, and ends with its exit code.
 
-use freightliner::{cli, shutdown};
+use freightliner::{cli, config, shutdown};
 use std::ffi::OsString;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -14,8 +14,11 @@ const BROKEN: u8 = 1;
 const KEPT_BLOCK: usize = 1 << 20;
 
 fn main() -> ExitCode {
+    let arguments = match config::hide(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(cli::cannot_hide(&error)),
+    };
     keep_freed_buffers();
-    let arguments: Vec<OsString> = std::env::args_os().collect();
     std::panic::set_hook(Box::new(cli::report_panic));
     // The hook has said what there is to say.
     let exit = std::panic::catch_unwind(AssertUnwindSafe(|| run(&arguments))).unwrap_or(BROKEN);

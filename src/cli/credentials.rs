@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::error::{Error, Result};
+use crate::config::{Secret, process_environment};
 use crate::crypt::VaultError;
 use crate::oci::Repository;
 use crate::registry::{VaultHandle, VaultLookup};
@@ -22,15 +23,15 @@ pub struct LoginArgs {
     /// HOST or HOST:PORT.
     #[arg(value_name = "REGISTRY")]
     registry: String,
-    /// Who logs in.
+    /// Who logs in [env: REGISTRY_USERNAME].
     #[arg(short, long, value_name = "NAME")]
-    username: String,
+    username: Option<String>,
     /// Read the password from standard input.
     #[arg(long)]
     password_stdin: bool,
-    /// Not here: what is typed can be read by everybody on the machine. Use --password-stdin.
-    #[arg(short, long, value_name = "PASSWORD", hide = true)]
-    password: Option<String>,
+    /// The password; --password-stdin is better [env: REGISTRY_PASSWORD].
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    password: Option<Secret>,
     /// Store it without asking the registry.
     #[arg(long)]
     no_verify: bool,
@@ -110,6 +111,10 @@ async fn password(from_stdin: bool, host: &str, username: &str) -> Result<Zeroiz
     let failed = |error: &dyn std::fmt::Display| Error::usage(format!("the password cannot be read: {error}"));
     let text = tokio::task::spawn_blocking(read).await.map_err(|error| failed(&error))?;
     let text = text.map_err(|error| failed(&error))?;
+    usable(&text)
+}
+
+fn usable(text: &str) -> Result<Zeroizing<String>> {
     let text = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
     if text.is_empty() || u64::try_from(text.len()).unwrap_or(u64::MAX) > PASSWORD_LIMIT {
         return Err(Error::usage(format!("a password has 1 to {PASSWORD_LIMIT} bytes")));
@@ -123,16 +128,18 @@ async fn password(from_stdin: bool, host: &str, username: &str) -> Result<Zeroiz
 /// Something that was typed is wrong, the registry refuses the credential or does not answer, or the vault or the database
 /// cannot be used; then nothing is stored.
 pub async fn login(context: &mut Context, arguments: LoginArgs) -> Result {
-    if arguments.password.is_some() {
-        return Err(Error::not_implemented("--password: what is typed stays readable for everybody on the machine")
-            .hint("use --password-stdin"));
-    }
     let host = host(&arguments.registry)?;
-    let username = arguments.username;
+    let variable = || process_environment("REGISTRY_USERNAME")?.into_string().ok();
+    let username = arguments.username.or_else(variable).ok_or_else(|| Error::usage("login needs --username NAME"))?;
     if username.is_empty() || username.len() > 1024 || username.chars().any(char::is_control) {
         return Err(Error::usage("a user name has 1 to 1024 bytes and no control characters"));
     }
-    let password = password(arguments.password_stdin, &host, &username).await?;
+    let from_stdin = arguments.password_stdin;
+    let variable = || Secret::of_variable(&process_environment, "REGISTRY_PASSWORD").filter(|_| !from_stdin);
+    let password = match arguments.password.or_else(variable) {
+        Some(typed) => usable(typed.expose())?,
+        None => password(from_stdin, &host, &username).await?,
+    };
     if !arguments.no_verify {
         let tried = Tried { host: host.clone(), username: username.clone(), password: password.clone() };
         verify(context, tried, !arguments.insecure).await?;

@@ -285,6 +285,15 @@ pub fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     );
 }
 
+/// Says that secrets cannot be taken out of sight; the exit code.
+#[must_use]
+pub fn cannot_hide(error: &std::io::Error) -> u8 {
+    let error = Error::failed("failed", format!("cannot take a secret out of sight: {error}"))
+        .hint("give it by a file, see --api-key-file, --password-stdin and pgpass");
+    Notes::new(Format::Text, Mode::None).error(&error);
+    error.exit
+}
+
 /// Says that there is no runtime to run in; the exit code.
 #[must_use]
 pub fn cannot_start(invocation: &Invocation, error: &std::io::Error) -> u8 {

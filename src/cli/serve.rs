@@ -3,6 +3,7 @@
 use super::error::{Error, Result};
 use super::{Context, when};
 use crate::access::{KeyHash, SHORTEST_KEY};
+use crate::config::{Secret, process_environment};
 use crate::daemon::{self, Served};
 use crate::server::{self, App, Listener, Origins, Settings};
 use crate::shutdown::Shutdown;
@@ -38,11 +39,11 @@ pub struct ServeArgs {
     /// Read a key with all rights from this file; asks for keys too.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Not here: what is typed can be read by everybody on the machine. Use --api-key-file.
-    #[arg(long, value_name = "KEY", hide = true)]
-    api_key: Option<String>,
+    /// A key with all rights; a file is better [env: FREIGHTLINER_API_KEY].
+    #[arg(long, value_name = "KEY", conflicts_with = "api_key_file")]
+    api_key: Option<Secret>,
     /// Let everybody who reaches the port do everything, from other machines too.
-    #[arg(long, conflicts_with_all = ["api_key_auth", "api_key_file"])]
+    #[arg(long, conflicts_with_all = ["api_key_auth", "api_key", "api_key_file"])]
     allow_anybody: bool,
     /// Serve HTTPS.
     #[arg(long, requires_all = ["tls_cert", "tls_key"])]
@@ -83,12 +84,23 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn settings(&self, base: &Path) -> Result<Settings> {
-        if self.api_key.is_some() {
-            return Err(Error::not_implemented("--api-key: what is typed stays readable for everybody on the machine")
-                .hint("write the key into a file of mode 0600 and name it by --api-key-file, or use freightliner keys add"));
+    /// The key that is in no database: typed, in a file, or in the environment.
+    fn key(&self, base: &Path) -> Result<Option<KeyHash>> {
+        if let Some(path) = &self.api_key_file {
+            return read_key(&base.join(path)).map(Some);
         }
-        let key = self.api_key_file.as_deref().map(|path| read_key(&base.join(path))).transpose()?;
+        if let Some(key) = &self.api_key {
+            return checked(key.expose(), "--api-key").map(Some);
+        }
+        if self.allow_anybody {
+            return Ok(None);
+        }
+        let variable = Secret::of_variable(&process_environment, "FREIGHTLINER_API_KEY");
+        variable.map(|key| checked(key.expose(), "FREIGHTLINER_API_KEY")).transpose()
+    }
+
+    fn settings(&self, base: &Path) -> Result<Settings> {
+        let key = self.key(base)?;
         let origins = if self.enable_cors { self.allowed_origins.as_slice() } else { &[] };
         let external_host = match &self.external_url {
             None => None,
@@ -132,12 +144,15 @@ fn read_key(path: &Path) -> Result<KeyHash> {
     }
     let mut text = String::new();
     file.take(KEY_FILE_LIMIT).read_to_string(&mut text).map_err(failed)?;
-    let key = text.trim();
+    checked(&text, &format!("the file {shown}"))
+}
+
+/// A key that is long enough.
+fn checked(key: &str, place: &str) -> Result<KeyHash> {
+    let key = key.trim();
     if key.len() < SHORTEST_KEY {
-        return Err(Error::usage(format!(
-            "the key in {shown} is too short: it needs {SHORTEST_KEY} characters at least"
-        ))
-        .hint("openssl rand -hex 32"));
+        let message = format!("the key of {place} is too short: it needs {SHORTEST_KEY} characters at least");
+        return Err(Error::usage(message).hint("openssl rand -hex 32"));
     }
     Ok(KeyHash::of(key))
 }

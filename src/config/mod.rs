@@ -10,6 +10,7 @@
 pub mod document;
 mod duration;
 mod file;
+mod hidden;
 pub mod logging;
 pub mod mirrors;
 mod paths;
@@ -21,6 +22,7 @@ pub mod settings;
 pub mod sync;
 
 pub use duration::duration;
+pub use hidden::{Secret, hide};
 pub use paths::ensure_private_dir;
 pub use rate::rate;
 
@@ -50,7 +52,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// The environment of this process. Empty variables count as not set, as shells and service managers mean them.
 #[must_use]
 pub fn process_environment(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
+    hidden::variable(name).or_else(|| std::env::var_os(name)).filter(|value| !value.is_empty())
 }
 
 /// What the flags said. Absent: not typed.

@@ -137,10 +137,7 @@ impl Metrics {
         }
     }
 
-    /// The text of everything, in the text format of Prometheus (OpenMetrics).
-    ///
-    /// # Errors
-    /// The database cannot be read; what does not come from it is in the text all the same.
+    /// The text of everything. When the database cannot be read, `database_up` says so and the rest is there all the same.
     pub async fn text(&self, store: &Store, watch: &Watch, places: usize) -> String {
         self.count(watch);
         let mut registry = Registry::with_prefix("freightliner");
@@ -159,7 +156,7 @@ impl Metrics {
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
             tracing::error!(%error, "metrics could not be written");
         }
-        text
+        classic(&text)
     }
 }
 
@@ -265,6 +262,25 @@ impl Collector for Facts {
         }
         Ok(())
     }
+}
+
+/// The older text format of Prometheus (0.0.4), which everything reads: there a counter is described under the name of its
+/// samples, and nothing marks the end.
+fn classic(text: &str) -> String {
+    let counter = |line: &str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
+    let counters: BTreeSet<String> = text.lines().filter_map(counter).collect();
+    let mut classic = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                classic.push_str(&format!("# {what} {name}_total {rest}"));
+            }
+            _ => classic.push_str(line),
+        }
+        classic.push('\n');
+    }
+    classic
 }
 
 /// Resident memory of this process, bytes; 0 where the system does not say.

@@ -143,11 +143,25 @@ fn what_cannot_be_stored_is_refused() {
         login(&binary, registry, PASSWORD, &["--no-verify"]).expect_code(code);
     }
     login(&binary, "h.example", "", &["--no-verify"]).expect_code(2);
-    let output = binary.run(&["login", "h.example", "-u", "maria", "-p", PASSWORD]).expect_code(1);
-    assert!(output.errors().contains("--password-stdin") && !output.errors().contains(PASSWORD), "{output}");
+    binary.run(&["login", "h.example", "-u", "maria", "-p", ""]).expect_code(2);
     let output = binary.run(&["login", "h.example", "-u", "maria"]).expect_code(2);
     assert!(output.errors().contains("no terminal"), "{output}");
     let output = login(&binary, "127.0.0.1:9", PASSWORD, &[]).expect_code(1);
     assert!(output.errors().contains("nothing was stored"), "{output}");
     assert_eq!(binary.run(&["credentials", "list", "-o", "json"]).success().text(), "[]\n");
+}
+
+#[test]
+fn a_password_that_is_typed_or_in_a_variable_is_taken() {
+    let Some(registry) = Registry::with_user("maria", PASSWORD) else { return };
+    let binary = Binary::new();
+    let host = registry.authority();
+    binary.run(&["login", host, "-u", "maria", "-p", PASSWORD]).success();
+    binary.run(&["logout", host]).success();
+    binary.run(&["login", host, "-u", "maria", &format!("--password={PASSWORD}")]).success();
+    binary.run(&["logout", host]).success();
+    let binary = binary.env("REGISTRY_USERNAME", "maria").env("REGISTRY_PASSWORD", PASSWORD);
+    let output = binary.run(&["login", host, "--log-level", "trace"]).success();
+    assert!(!output.errors().contains(PASSWORD), "{output}");
+    assert_nowhere(&binary);
 }

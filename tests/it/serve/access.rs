@@ -130,8 +130,8 @@ fn keys_that_protect_nothing_are_refused_at_the_start() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(serve(&["--api-key-file", path]).expect_code(2).errors().contains("chmod 600"));
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let output = serve(&["--api-key", "0123456789abcdef0123456789abcdef"]).expect_code(1);
-    assert!(output.errors().contains("--api-key-file"), "{output}");
+    assert!(serve(&["--api-key", "short"]).expect_code(2).errors().contains("too short"));
+    assert!(serve(&["--api-key", ""]).expect_code(2).errors().contains("too short"));
     for host in ["0.0.0.0", "::", ""] {
         let output = serve(&["--host", host]).expect_code(2);
         assert!(output.errors().contains("--allow-anybody"), "{output}");
@@ -203,4 +203,36 @@ fn a_renewed_certificate_is_picked_up() {
     crate::support::eventually("the new certificate", || client(&second).try_send("GET", "/live", &[], None).ok());
     assert!(client(&first).try_send("GET", "/live", &[], None).is_err(), "the old one is gone");
     served.end();
+}
+
+/// What others can read of a process.
+fn seen(id: u32) -> String {
+    let read = |name: &str| std::fs::read(format!("/proc/{id}/{name}")).unwrap();
+    String::from_utf8_lossy(&[read("environ"), read("cmdline")].concat()).into_owned()
+}
+
+#[test]
+fn keys_that_were_typed_or_in_a_variable_are_out_of_sight() {
+    const KEY: &str = "0123456789abcdef-typed";
+    let typed: [&[&str]; 3] = [&["--api-key", KEY], &[], &["--api-key=0123456789abcdef-typed"]];
+    for (binary, arguments) in
+        [Binary::new(), Binary::new().env("FREIGHTLINER_API_KEY", KEY), Binary::new()].into_iter().zip(typed)
+    {
+        let served = Served::start(&binary, arguments);
+        served.get("/api/v1/jobs").expect(401);
+        served.client.clone().bearer(KEY).get("/api/v1/jobs").expect(200);
+        let seen = seen(served.running.id());
+        assert!(seen.contains("serve") && !seen.contains(KEY), "{seen}");
+        // Nor is anything left in what children would inherit.
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", served.running.id())).unwrap() {
+            let path = entry.unwrap().path();
+            let is_memory =
+                std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("/memfd:"));
+            assert!(!is_memory || std::fs::read(&path).unwrap().is_empty(), "{}", path.display());
+        }
+        let log = served.end();
+        assert!(!log.errors().contains(KEY), "{log}");
+    }
+    let binary = Binary::new().env("FREIGHTLINER_HIDDEN_FD", "0");
+    assert!(binary.run(&["version"]).expect_code(1).errors().contains("unset it"));
 }

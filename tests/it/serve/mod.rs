@@ -2,6 +2,7 @@
 
 mod access;
 mod calls;
+mod deploy;
 mod hostile;
 
 use crate::support::binary::{Binary, Output, Running};

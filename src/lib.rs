@@ -10,6 +10,9 @@
 //! Many copies at once are a *batch*: a job of kind `expand` lists what [`mirror::Rules`] select and makes the others, by the same
 //! way of claim, lease and settle. [`schedule`] makes jobs and batches again and again.
 //!
+//! Programs ask over HTTP ([`server`]), which calls the same store; who may ask for what is in [`access`]. [`crypt`] keeps the
+//! credentials of registries, sealed in the database.
+//!
 //! # Four ideas
 //!
 //! 1. Each attempt is a reconciliation: compare source with destination, transfer the difference. Content is addressed by
@@ -23,7 +26,7 @@
 //! # Who may touch what
 //!
 //! [`job`] and [`oci`] are pure: no I/O, no async, no clock. SQL lives in [`store`] alone, HTTP to registries in [`registry`]
-//! alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`], [`layout`] and
+//! alone, HTTP from users in [`server`] alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`], [`layout`] and
 //! [`mirror`] know nothing of jobs' rows; [`store`] knows nothing of registries. A test reads the sources and holds them to it.
 
 pub mod access;

@@ -253,5 +253,6 @@ fn memory_is_bounded_for_the_process() {
     destination.assert_holds("b", "v1", &image);
     let asked: usize = source.requests().iter().filter_map(part).count();
     assert!(asked > AT_ONCE, "no parts were asked for");
-    assert!(output.peak_memory_kib > 0 && output.peak_memory_kib < 64 * 1024, "{} KiB", output.peak_memory_kib);
+    // A quarter of the image's 320 MiB; the program by itself, not optimised, has 32 of them.
+    assert!(output.peak_memory_kib > 0 && output.peak_memory_kib < 80 * 1024, "{} KiB", output.peak_memory_kib);
 }

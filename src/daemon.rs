@@ -155,7 +155,7 @@ fn answer(tasks: &mut JoinSet<Result<Option<Worked>, StoreError>>, served: Serve
     }
     tasks.spawn(async move {
         while !shutdown.drain.is_cancelled() {
-            app.count();
+            app.count().await;
             tokio::select! {
                 () = shutdown.drain.cancelled() => {}
                 () = tokio::time::sleep(COUNTING) => {}

@@ -150,7 +150,7 @@ pub async fn system(Extract(app): Extract<Arc<App>>) -> Response {
 
 /// `GET /metrics`.
 pub async fn metrics(Extract(app): Extract<Arc<App>>) -> Response {
-    let text = app.metrics.text(&app.store, &app.parts.watch, app.parts.settings.concurrency).await;
+    let text = app.metrics.text(&app.store, &app.parts.watch, &app.clock, app.parts.settings.concurrency).await;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -3,6 +3,7 @@
 //! Names and labels are those of the earlier program where it had them. Labels are bounded: paths are route patterns, hosts
 //! beyond [`HOSTS`] are counted as `other`. What the database knows is asked for when somebody reads.
 
+use crate::clock::{BootTime, Clock};
 use crate::job::State;
 use crate::store::Store;
 use crate::worker::watch::{Totals, Watch};
@@ -19,6 +20,10 @@ use std::time::Duration;
 
 /// Registries that are counted by name.
 const HOSTS: usize = 100;
+/// How long what the database said is good.
+const FACTS_KEPT: Duration = Duration::from_secs(2);
+/// Asking it may take so much of the time: one part in this.
+const FACTS_SHARE: u32 = 50;
 /// Buckets of the durations of calls, seconds: those that Prometheus' libraries have.
 const CALL_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -63,6 +68,8 @@ pub struct Metrics {
     bytes: Family<PairLabels, Counter>,
     layers: Family<PairLabels, Counter>,
     hosts: Mutex<BTreeSet<String>>,
+    /// What the database said last, when that was, and how long it took.
+    facts: Mutex<Option<(BootTime, Duration, Vec<Reading>)>>,
 }
 
 impl Default for Metrics {
@@ -78,6 +85,7 @@ impl Default for Metrics {
             bytes: Family::default(),
             layers: Family::default(),
             hosts: Mutex::default(),
+            facts: Mutex::default(),
         }
     }
 }
@@ -137,9 +145,30 @@ impl Metrics {
         }
     }
 
+    /// Asks the database, unless it was asked lately: counting the rows of a large one takes its time, which readers must not wait
+    /// for, and a fiftieth of which it may have. The first time it is asked in any case.
+    pub async fn ask(&self, store: &Store, clock: &Clock) {
+        let began = clock.boot();
+        {
+            let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((asked, took, _)) = facts.as_mut() {
+                if began.since(*asked) < FACTS_KEPT.max(*took * FACTS_SHARE) {
+                    return;
+                }
+                // Others need not ask meanwhile.
+                *asked = began;
+            }
+        }
+        let readings = look(store).await;
+        let now = clock.boot();
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        *facts = Some((now, now.since(began), readings));
+    }
+
     /// The text of everything. When the database cannot be read, `database_up` says so and the rest is there all the same.
-    pub async fn text(&self, store: &Store, watch: &Watch, places: usize) -> String {
+    pub async fn text(&self, store: &Store, watch: &Watch, clock: &Clock, places: usize) -> String {
         self.count(watch);
+        self.ask(store, clock).await;
         let mut registry = Registry::with_prefix("freightliner");
         registry.register("http_requests", "Calls answered", self.calls.clone());
         registry.register("http_request_duration_seconds", "Time to the answer of a call", self.durations.clone());
@@ -150,8 +179,10 @@ impl Metrics {
         registry.register("replications", "Attempts that ended here", self.replications.clone());
         registry.register("replication_bytes", "Blob bytes sent", self.bytes.clone());
         registry.register("replication_layers", "Blobs dealt with", self.layers.clone());
-        let facts = Facts::look(store, watch, places).await;
-        registry.register_collector(Box::new(facts));
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = facts.as_ref().map(|(_, _, readings)| readings.clone()).unwrap_or_default();
+        drop(facts);
+        registry.register_collector(Box::new(Facts::new(known, watch, places)));
         let mut text = String::new();
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
             tracing::error!(%error, "metrics could not be written");
@@ -171,54 +202,53 @@ struct Facts {
 }
 
 impl Facts {
-    async fn look(store: &Store, watch: &Watch, places: usize) -> Self {
+    fn new(mut gauges: Vec<Reading>, watch: &Watch, places: usize) -> Self {
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let running = number(watch.running().len());
-        let mut gauges = vec![
+        gauges.extend([
             ("jobs_active", "Jobs that run here", None, running),
             ("worker_pool_active", "Places taken here", None, running),
             ("worker_pool_size", "Jobs that may run here at a time", None, number(places)),
             ("memory_usage_bytes", "Resident memory", None, resident_bytes()),
-        ];
-        let mut up = 1;
-        match store.stats().await {
-            Ok(stats) => {
-                for (state, jobs) in [
-                    ("scheduled", stats.scheduled),
-                    ("pending", stats.pending),
-                    ("running", stats.running),
-                    ("completed", stats.completed),
-                    ("failed", stats.failed),
-                    ("cancelled", stats.cancelled),
-                ] {
-                    gauges.push(("jobs", "Jobs in the database", Some(("state", state.to_owned())), jobs));
-                }
-                gauges.push(("worker_pool_queued", "Jobs that wait for a worker", None, stats.pending));
-                let age = stats.oldest_pending_age_ms.unwrap_or(0) / 1000;
-                gauges.push(("oldest_pending_age_seconds", "How long the oldest pending job waits", None, age));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "metrics: the database could not be asked");
-                up = 0;
-            }
-        }
-        match store.queues().await {
-            Ok(queues) => {
-                for queue in queues.into_iter().take(HOSTS) {
-                    gauges.push((
-                        "queue_depth",
-                        "Jobs that wait",
-                        Some(("queue", queue.name)),
-                        queue.pending + queue.scheduled,
-                    ));
-                }
-            }
-            Err(_) => up = 0,
-        }
-        gauges.push(("database_up", "The database answers", None, up));
+        ]);
         gauges.sort_by_key(|(name, ..)| *name);
         Self { gauges, totals: watch.totals() }
     }
+}
+
+/// What the database says.
+async fn look(store: &Store) -> Vec<Reading> {
+    let mut gauges = Vec::new();
+    let mut up = 1;
+    match store.stats().await {
+        Ok(stats) => {
+            for (state, jobs) in [
+                ("scheduled", stats.scheduled),
+                ("pending", stats.pending),
+                ("running", stats.running),
+                ("completed", stats.completed),
+                ("failed", stats.failed),
+                ("cancelled", stats.cancelled),
+            ] {
+                gauges.push(("jobs", "Jobs in the database", Some(("state", state.to_owned())), jobs));
+            }
+            gauges.push(("worker_pool_queued", "Jobs that wait for a worker", None, stats.pending));
+            let age = stats.oldest_pending_age_ms.unwrap_or(0) / 1000;
+            gauges.push(("oldest_pending_age_seconds", "How long the oldest pending job waits", None, age));
+        }
+        Err(error) => {
+            tracing::warn!(%error, "metrics: the database could not be asked");
+            up = 0;
+        }
+    }
+    match store.queues().await {
+        Ok(queues) => gauges.extend(queues.into_iter().take(HOSTS).map(|queue| {
+            ("queue_depth", "Jobs that wait", Some(("queue", queue.name)), queue.pending + queue.scheduled)
+        })),
+        Err(_) => up = 0,
+    }
+    gauges.push(("database_up", "The database answers", None, up));
+    gauges
 }
 
 impl Collector for Facts {

@@ -149,8 +149,9 @@ impl App {
     }
 
     /// Counts what ended since the last time, so that nothing is forgotten between two readings.
-    pub fn count(&self) {
+    pub async fn count(&self) {
         self.metrics.count(&self.parts.watch);
+        self.metrics.ask(&self.store, &self.clock).await;
     }
 }
 

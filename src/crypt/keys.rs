@@ -1,9 +1,9 @@
 //! Where the keys come from: a file of the state folder that is made at the first use, or a command.
 
 use super::ring::Ring;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -85,7 +85,8 @@ impl Source {
         }
     }
 
-    /// The keys with a new one in front; those of a command as they are, because they are changed where they are kept.
+    /// The keys with a new one in front. Where there are several already, a rotation was cut short and goes on with the first.
+    /// Those of a command are as they are, because they are changed where they are kept. To be called under the [lock](Self::lock).
     ///
     /// # Errors
     /// As [`Source::ring`].
@@ -94,6 +95,9 @@ impl Source {
             Self::Command(_) => self.ring().await,
             Self::File(path) => {
                 let ring = self.ring_or_new().await?;
+                if ring.len() > 1 {
+                    return Ok(ring);
+                }
                 let ring = ring.with_new()?;
                 write(path, &ring, false)?;
                 Ok(ring)
@@ -101,17 +105,34 @@ impl Source {
         }
     }
 
-    /// Forgets all keys but this one; does nothing to those of a command.
+    /// Nobody else on this machine changes the keys, or seals with them, until it is dropped. Two rotations at once would each
+    /// forget the other's key.
+    ///
+    /// # Errors
+    /// The file of the lock cannot be made.
+    pub async fn lock(&self) -> Result<Option<File>, Error> {
+        let Self::File(path) = self else { return Ok(None) };
+        let path = path.with_extension("lock");
+        let shown = path.clone();
+        let lock = move || {
+            if let Some(folder) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            }
+            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        };
+        let locked = tokio::task::spawn_blocking(lock).await.map_err(io::Error::other).and_then(|locked| locked);
+        locked.map(Some).map_err(|source| Error::Io { path: shown, source })
+    }
+
+    /// Forgets all keys but this one; does nothing to those of a command. To be called under the [lock](Self::lock).
     ///
     /// # Errors
     /// The file cannot be written.
     pub async fn keep_only(&self, key_id: &str) -> Result<(), Error> {
         let Self::File(path) = self else { return Ok(()) };
         let ring = read(path)?;
-        // Somebody else rotates too, and has put a newer key in front: the last one cleans up.
-        if ring.first() != key_id {
-            return Ok(());
-        }
         write(path, &ring.only(key_id), false)
     }
 }

@@ -82,6 +82,7 @@ impl Vault {
         password: &str,
         actor: &str,
     ) -> Result<(), VaultError> {
+        let _lock = self.source.lock().await?;
         let ring = self.source.ring_or_new().await?;
         let (key_id, sealed) = ring.seal(registry, username, password).map_err(VaultError::Keys)?;
         Ok(store.credential_put(row(registry, username, key_id, sealed), actor).await?)
@@ -93,6 +94,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Shut`] when one of them cannot be opened; those before it are under the new key then, and no key is gone.
     pub async fn rotate(&self, store: &Store, actor: &str) -> Result<(u64, String), VaultError> {
+        let _lock = self.source.lock().await?;
         let ring = self.source.add_key().await?;
         let mut resealed = 0;
         loop {

@@ -131,7 +131,8 @@ fn check_host(app: &App, request: &Request) -> Result<(), ApiError> {
     if app.settings.needs_key || app.settings.anybody {
         return Ok(());
     }
-    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    // A name that is no text is nobody's.
+    let named = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     let named = named.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
     let Some(named) = named else { return Ok(()) };
     let host = named

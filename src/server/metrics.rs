@@ -245,7 +245,10 @@ async fn look(store: &Store) -> Vec<Reading> {
         Ok(queues) => gauges.extend(queues.into_iter().take(HOSTS).map(|queue| {
             ("queue_depth", "Jobs that wait", Some(("queue", queue.name)), queue.pending + queue.scheduled)
         })),
-        Err(_) => up = 0,
+        Err(error) => {
+            tracing::warn!(%error, "metrics: the database could not be asked for its queues");
+            up = 0;
+        }
     }
     gauges.push(("database_up", "The database answers", None, up));
     gauges

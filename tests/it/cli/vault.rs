@@ -165,3 +165,38 @@ fn a_password_that_is_typed_or_in_a_variable_is_taken() {
     assert!(!output.errors().contains(PASSWORD), "{output}");
     assert_nowhere(&binary);
 }
+
+#[test]
+fn rotations_and_logins_at_once_lose_nothing() {
+    let binary = Binary::new();
+    for number in 0..4 {
+        login(&binary, &format!("r{number}.example"), PASSWORD, &["--no-verify"]).success();
+    }
+    for round in 0..3 {
+        let rotating: Vec<_> = (0..4).map(|_| binary.spawn(&["credentials", "rotate-key"])).collect();
+        let hosts = [format!("n{round}.example"), format!("m{round}.example")];
+        let logins: Vec<_> = hosts
+            .iter()
+            .map(|host| {
+                let words = ["login", host.as_str(), "-u", "maria", "--password-stdin", "--no-verify"];
+                binary.spawn_with_input(&words, PASSWORD.as_bytes())
+            })
+            .collect();
+        for running in rotating.into_iter().chain(logins) {
+            running.finish().success();
+        }
+        // Each one is opened by this.
+        let rotated = binary.run(&["credentials", "rotate-key", "-o", "json"]).success().json();
+        assert_eq!(rotated["resealed"], 4 + 2 * (round + 1));
+        assert_eq!(std::fs::read_to_string(key_file(&binary)).unwrap().lines().count(), 1);
+    }
+    // Cut short: it goes on with the key that it had.
+    let mut running = binary.spawn(&["credentials", "rotate-key"]);
+    crate::support::within(std::time::Duration::from_secs(5), || {
+        (std::fs::read_to_string(key_file(&binary)).unwrap().lines().count() > 1 || !running.is_running()).then_some(())
+    });
+    drop(running);
+    binary.run(&["credentials", "rotate-key"]).success();
+    binary.run(&["credentials", "rotate-key"]).success();
+    assert_eq!(std::fs::read_to_string(key_file(&binary)).unwrap().lines().count(), 1);
+}

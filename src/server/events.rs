@@ -227,7 +227,8 @@ impl Listener {
         loop {
             let end = *self.end.borrow_and_update();
             if end > self.seq {
-                match self.app.feed.after(self.seq, end).await {
+                // In a box: a listener that waits must not keep the room that reading takes.
+                match Box::pin(self.app.feed.after(self.seq, end)).await {
                     Ok(events) => {
                         if let Some(lines) = self.lines(&events, end) {
                             return Some(lines);

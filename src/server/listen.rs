@@ -140,9 +140,10 @@ impl Listener {
         let (router, read_timeout) = (self.router.clone(), self.app.settings.read_timeout);
         async move {
             match acceptor {
-                None => serve(stream, peer, router, read_timeout, shutdown).await,
-                Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => serve(stream, peer, router, read_timeout, shutdown).await,
+                // In boxes: a plain connection must not keep the room that TLS takes, nor one that is served that of the handshake.
+                None => Box::pin(serve(stream, peer, router, read_timeout, shutdown)).await,
+                Some(acceptor) => match Box::pin(tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))).await {
+                    Ok(Ok(stream)) => Box::pin(serve(stream, peer, router, read_timeout, shutdown)).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
                     Err(_) => tracing::debug!(%peer, "no TLS in time"),
                 },

@@ -26,8 +26,9 @@
 //! # Who may touch what
 //!
 //! [`job`] and [`oci`] are pure: no I/O, no async, no clock. SQL lives in [`store`] alone, HTTP to registries in [`registry`]
-//! alone, HTTP from users in [`server`] alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`], [`registry`], [`layout`] and
-//! [`mirror`] know nothing of jobs' rows; [`store`] knows nothing of registries. A test reads the sources and holds them to it.
+//! alone, HTTP from users in [`server`] alone, printing in `cli/output.rs` alone, time in [`clock`] alone. [`replicate`],
+//! [`registry`], [`layout`] and [`mirror`] know nothing of jobs' rows; [`store`] knows nothing of registries. A test reads the
+//! sources and holds them to it.
 
 pub mod access;
 pub mod cli;

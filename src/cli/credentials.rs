@@ -129,8 +129,11 @@ fn usable(text: &str) -> Result<Zeroizing<String>> {
 /// cannot be used; then nothing is stored.
 pub async fn login(context: &mut Context, arguments: LoginArgs) -> Result {
     let host = host(&arguments.registry)?;
-    let variable = || process_environment("REGISTRY_USERNAME")?.into_string().ok();
-    let username = arguments.username.or_else(variable).ok_or_else(|| Error::usage("login needs --username NAME"))?;
+    let username = match (arguments.username, process_environment("REGISTRY_USERNAME")) {
+        (Some(typed), _) => typed,
+        (None, Some(name)) => name.into_string().map_err(|_| Error::usage("REGISTRY_USERNAME is no text"))?,
+        (None, None) => return Err(Error::usage("login needs --username NAME")),
+    };
     if username.is_empty() || username.len() > 1024 || username.chars().any(char::is_control) {
         return Err(Error::usage("a user name has 1 to 1024 bytes and no control characters"));
     }

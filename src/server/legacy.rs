@@ -154,6 +154,21 @@ fn joined(which: &str, registry: &str, repository: &str) -> Result<String, ApiEr
     Ok(format!("{}/{}", registry.trim_end_matches('/'), repository.trim_start_matches('/')))
 }
 
+/// Source and destination of a request: as two texts, or each by registry and repository.
+fn ends(
+    texts: (Option<String>, Option<String>),
+    [source_registry, source_repo]: [&str; 2],
+    [dest_registry, dest_repo]: [&str; 2],
+) -> Result<(String, String), ApiError> {
+    match texts {
+        (Some(source), Some(destination)) => Ok((source, destination)),
+        (None, None) => {
+            Ok((joined("source", source_registry, source_repo)?, joined("dest", dest_registry, dest_repo)?))
+        }
+        _ => Err(ApiError::bad("Invalid request: source and destination belong together")),
+    }
+}
+
 fn no_dry_run(asked: bool) -> Result<(), ApiError> {
     if !asked {
         return Ok(());
@@ -177,20 +192,14 @@ pub async fn replicate(
     no_dry_run(asked.dry_run)?;
     let options = CopyOptions { force: asked.force, ..CopyOptions::default() };
     let tags = asked.tags.unwrap_or_default();
-    let (source, destination) = match (asked.source, asked.destination) {
-        (Some(source), Some(destination)) => {
-            let names_tag = |text: &str| text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
-            if tags.is_empty() && (names_tag(&source) || names_tag(&destination)) {
-                return one(&app, &caller, &source, &destination, options).await;
-            }
-            (source, destination)
-        }
-        (None, None) => (
-            joined("source", &asked.source_registry, &asked.source_repo)?,
-            joined("dest", &asked.dest_registry, &asked.dest_repo)?,
-        ),
-        _ => return Err(ApiError::bad("Invalid request: source and destination belong together")),
-    };
+    let is_short = asked.source.is_some();
+    let from = [asked.source_registry.as_str(), asked.source_repo.as_str()];
+    let to = [asked.dest_registry.as_str(), asked.dest_repo.as_str()];
+    let (source, destination) = ends((asked.source, asked.destination), from, to)?;
+    let names_tag = |text: &str| text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    if is_short && tags.is_empty() && (names_tag(&source) || names_tag(&destination)) {
+        return one(&app, &caller, &source, &destination, options).await;
+    }
     let repository = |which: &str, text: &str| {
         Repository::parse(text).map_err(|error| ApiError::bad(format!("Invalid request: {which} `{text}`: {error}")))
     };
@@ -318,14 +327,9 @@ pub async fn replicate_tree(
             Json(json!({"job_id": batch.id, "batch_id": batch.id, "status": "pending"})),
         ));
     }
-    let (source, destination) = match (asked.source, asked.destination) {
-        (Some(source), Some(destination)) => (source, destination),
-        (None, None) => (
-            joined("source", &asked.source_registry, &asked.source_repo)?,
-            joined("dest", &asked.dest_registry, &asked.dest_repo)?,
-        ),
-        _ => return Err(ApiError::bad("Invalid request: source and destination belong together")),
-    };
+    let from = [asked.source_registry.as_str(), asked.source_repo.as_str()];
+    let to = [asked.dest_registry.as_str(), asked.dest_repo.as_str()];
+    let (source, destination) = ends((asked.source, asked.destination), from, to)?;
     let patterns = |field: &str, list: Vec<String>| {
         let parsed = list.into_iter().map(|text| text.parse());
         parsed

@@ -113,6 +113,7 @@ impl Metrics {
 
     /// The name of a registry, while there are few.
     fn host(&self, reference: &str) -> String {
+        // A batch's listing has no reference that parses; it belongs to no registry.
         let parsed = reference.parse::<crate::oci::ImageReference>().ok();
         let host = parsed.as_ref().and_then(crate::oci::ImageReference::host).unwrap_or("oci").to_owned();
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
